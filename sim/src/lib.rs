@@ -1,1 +1,3 @@
-//! The wave tank.
+//! wavetank: a deterministic Kubernetes storage cluster around a real CSI driver.
+
+pub mod api;
