@@ -1,3 +1,4 @@
 //! wavetank: a deterministic Kubernetes storage cluster around a real CSI driver.
 
 pub mod api;
+pub mod runtime;
