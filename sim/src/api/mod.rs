@@ -1,8 +1,12 @@
 //! The API server: what it stores, what it accepts, what watchers see of it.
 
+pub mod informer;
 pub mod object;
+pub mod queue;
 pub mod snapshot;
 pub mod write;
 
+pub use informer::{Cache, Delta, Index};
 pub use object::{Kind, ObjKey, Object, ObjectRef, Resource, version};
+pub use queue::{Bucket, Limiter, Queue, exponential};
 pub use write::{ApiError, Change, ChangeType, Delete, Edit, Patch, Read, ReadAnswer, Strings, Write, Written};
