@@ -1,0 +1,305 @@
+//! What a node driver does to its machine: paths, devices, file systems, mounts.
+//!
+//! Every method is one operation that takes effect wholly or not at all, and each is a place where a crash may
+//! strike; so the driver composes small ones instead of asking for a large one. Two arms implement the trait: a
+//! modelled machine and real Linux. The contract is written so that Linux can keep it with plain system calls.
+//!
+//! Left out: reading and writing of file contents (pods do that), and anything about a volume's place in the pool
+//! (see [`crate::pool`]).
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, PublishContext, VolumeId};
+
+/// What a host operation answers.
+pub type HostResult<T> = Result<T, HostError>;
+
+/// A host operation that did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct HostError {
+    /// The class, on which the driver decides.
+    pub kind: HostErrorKind,
+    /// What the machine said, for people. Never holds a secret.
+    pub text: String,
+}
+
+impl HostError {
+    /// An error of `kind`, explained by `text`.
+    pub fn new(kind: HostErrorKind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+        }
+    }
+}
+
+/// Why a host operation did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostErrorKind {
+    /// The path, its parent or the device is not there.
+    NotFound,
+    /// Something is there already.
+    Exists,
+    /// In use: open files, a mount point, a mounted device.
+    Busy,
+    /// A directory that must be empty is not.
+    NotEmpty,
+    /// The target of an unmount or remount is not a mount point.
+    NotMounted,
+    /// No room left.
+    NoSpace,
+    /// The arguments make no sense there: a file where a directory is needed, an unknown mount flag.
+    Invalid,
+    /// Writing is forbidden on this path or device.
+    ReadOnly,
+    /// Not permitted to this process.
+    Denied,
+    /// The device or the file system is damaged or gone.
+    Io,
+    /// Given up after waiting; it may still happen.
+    TimedOut,
+    /// This machine cannot do that.
+    Unsupported,
+    /// The process is dead: nothing it asks happens any more, and nothing it is told matters.
+    Fenced,
+}
+
+/// What is at a path (`lstat`: a symbolic link is never followed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A block device, or a file over which one is bind-mounted.
+    BlockDevice,
+    /// Anything else.
+    Other,
+}
+
+/// What a device holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Provably nothing: every place where a known signature could be was read and is empty.
+    Blank,
+    /// A file system that the driver knows.
+    FileSystem {
+        /// Which.
+        kind: FsKind,
+        /// Its own size by its superblock.
+        size: Bytes,
+        /// Its UUID, as text.
+        uuid: String,
+        /// Its label; may be empty.
+        label: String,
+    },
+    /// A signature or data that is not ours to touch, named for people (`LVM2_member`, `gpt`, `data`).
+    Foreign(String),
+}
+
+/// What to make a file system of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFs {
+    /// Which.
+    pub kind: FsKind,
+    /// Its label, at most 12 bytes.
+    pub label: String,
+    /// Its UUID; given, so that the same volume has the same one in every run.
+    pub uuid: String,
+}
+
+/// How a check of a file system ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsck {
+    /// Nothing was wrong.
+    Clean,
+    /// Something was wrong and is mended.
+    Repaired,
+}
+
+/// One mount of a file system that lies on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The device.
+    pub device: DevicePath,
+    /// Where; an existing directory.
+    pub target: HostPath,
+    /// The file system on it.
+    pub kind: FsKind,
+    /// Mount flags (`noatime`, `discard`, …) without `ro` and `rw`.
+    pub flags: Vec<String>,
+    /// May one write through it?
+    pub access: Access,
+}
+
+/// What lies behind a mount point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// The file system on this device: the mount itself, or a bind of a directory in it.
+    FileSystem(DevicePath),
+    /// The device node itself, bound over a file (a raw block volume).
+    Device(DevicePath),
+    /// Something else (`tmpfs`, a network file system), named for people.
+    Other(String),
+}
+
+impl MountSource {
+    /// The device behind it, if there is one.
+    pub fn device(&self) -> Option<&DevicePath> {
+        match self {
+            Self::FileSystem(device) | Self::Device(device) => Some(device),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+/// One line of the mount table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// What lies behind it.
+    pub source: MountSource,
+    /// The directory within the source's file system that is visible here (`/` for the whole of it).
+    pub root: String,
+    /// The mount point.
+    pub target: HostPath,
+    /// The file system's name as the kernel spells it.
+    pub fs: String,
+    /// Mount flags, without `ro` and `rw`.
+    pub flags: Vec<String>,
+    /// May one write through it?
+    pub access: Access,
+}
+
+/// Room and inodes of a mounted file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FsUsage {
+    /// Bytes altogether.
+    pub total: Bytes,
+    /// Bytes that an ordinary user may still write.
+    pub available: Bytes,
+    /// Bytes in use.
+    pub used: Bytes,
+    /// Inodes altogether; 0 if the file system does not count them.
+    pub inodes: u64,
+    /// Inodes free.
+    pub inodes_free: u64,
+    /// Inodes in use.
+    pub inodes_used: u64,
+}
+
+/// One machine, as one driver process may act on it.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// What is at `path` (never follows a link); `None` if nothing is.
+    async fn kind(&self, path: &HostPath) -> HostResult<Option<PathKind>>;
+
+    /// Makes a directory; its parent must exist.
+    ///
+    /// Errors: `Exists`, `NotFound` (parent), `NoSpace`, `ReadOnly`.
+    async fn create_dir(&self, path: &HostPath) -> HostResult<()>;
+
+    /// Removes an empty directory.
+    ///
+    /// Errors: `NotFound`, `NotEmpty`, `Busy` (a mount point), `Invalid` (not a directory).
+    async fn remove_dir(&self, path: &HostPath) -> HostResult<()>;
+
+    /// Makes an empty regular file; its parent must exist.
+    ///
+    /// Errors: `Exists`, `NotFound` (parent), `NoSpace`, `ReadOnly`.
+    async fn create_file(&self, path: &HostPath) -> HostResult<()>;
+
+    /// Removes an empty regular file. Refuses one that holds bytes: the driver never deletes data.
+    ///
+    /// Errors: `NotFound`, `NotEmpty`, `Busy` (a mount point), `Invalid` (not a file).
+    async fn remove_file(&self, path: &HostPath) -> HostResult<()>;
+
+    /// Makes a volume that the pool has exported to this node appear as a block device. Attached already with the
+    /// same access: the same device again.
+    ///
+    /// Errors: `NotFound` (no such volume reaches this node), `Exists` (attached with other access), `NoSpace` (no
+    /// free device), `TimedOut`, `Io`.
+    async fn attach(&self, volume: &VolumeId, context: &PublishContext, access: Access) -> HostResult<DevicePath>;
+
+    /// The device as which a volume is attached here; `None` if it is not.
+    async fn attached(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>>;
+
+    /// Takes a volume's device away. Not attached: nothing to do. Works also after the pool fenced this node off.
+    ///
+    /// Errors: `Busy` (mounted, bound or open).
+    async fn detach(&self, volume: &VolumeId) -> HostResult<()>;
+
+    /// The size of a device as the machine knows it now.
+    async fn device_size(&self, device: &DevicePath) -> HostResult<Bytes>;
+
+    /// Looks again how large the storage behind a device is, and returns the new size.
+    async fn rescan(&self, device: &DevicePath) -> HostResult<Bytes>;
+
+    /// Reads what a device holds.
+    ///
+    /// Errors: `Io` if any byte that matters cannot be read: an unreadable device is never blank.
+    async fn probe(&self, device: &DevicePath) -> HostResult<Probe>;
+
+    /// Makes a file system. The driver calls it only on a device that it has just probed blank; the host refuses any
+    /// other.
+    ///
+    /// Errors: `Exists` (not blank), `Busy` (mounted), `ReadOnly`, `NoSpace` (too small), `Io`.
+    async fn mkfs(&self, device: &DevicePath, fs: &NewFs) -> HostResult<()>;
+
+    /// Checks an unmounted file system and mends what can be mended without losing data.
+    ///
+    /// Errors: `Io` (damage that needs a person), `Busy` (mounted), `Invalid` (not this kind).
+    async fn fsck(&self, device: &DevicePath, kind: FsKind) -> HostResult<Fsck>;
+
+    /// Mounts a file system on an existing directory.
+    ///
+    /// Errors: `NotFound` (target or device), `Busy` (a mount is at the target), `Invalid` (flags, kind, not a
+    /// directory), `ReadOnly` (read-write asked of a read-only device), `Io`.
+    async fn mount(&self, mount: &Mount) -> HostResult<()>;
+
+    /// Makes the directory `source` visible at the existing directory `target`, read-only if so asked whatever the
+    /// source allows.
+    ///
+    /// Errors: `NotFound`, `Invalid` (not directories), `Busy` (a mount is at the target).
+    async fn bind(&self, source: &HostPath, target: &HostPath, access: Access) -> HostResult<()>;
+
+    /// Makes a device node visible at the existing regular file `target`. `ReadOnly`: writes through the target are
+    /// refused.
+    ///
+    /// Errors: `NotFound`, `Invalid` (not a file), `Busy` (a mount is at the target).
+    async fn bind_device(&self, device: &DevicePath, target: &HostPath, access: Access) -> HostResult<()>;
+
+    /// Changes flags and access of a mount that exists.
+    ///
+    /// Errors: `NotMounted`, `Invalid`, `Busy` (files open for writing), `ReadOnly`.
+    async fn remount(&self, target: &HostPath, flags: &[String], access: Access) -> HostResult<()>;
+
+    /// Unmounts the topmost mount at `target`.
+    ///
+    /// Errors: `NotMounted`, `Busy` (open files, or a mount below it), `Io`.
+    async fn unmount(&self, target: &HostPath) -> HostResult<()>;
+
+    /// The mount table, oldest first; of several at one target the last is the visible one.
+    async fn mounts(&self) -> HostResult<Vec<MountEntry>>;
+
+    /// The visible mount at exactly `target`.
+    async fn mount_at(&self, target: &HostPath) -> HostResult<Option<MountEntry>> {
+        let table = self.mounts().await?;
+        Ok(table.into_iter().rev().find(|entry| entry.target == *target))
+    }
+
+    /// Grows the file system mounted at `target` to the size of its device, online; nothing to do if it fills it
+    /// already. Returns the size of the file system afterwards.
+    ///
+    /// Errors: `NotMounted`, `ReadOnly`, `Unsupported`, `Io`.
+    async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes>;
+
+    /// Room and inodes of the file system at `path`.
+    async fn usage(&self, path: &HostPath) -> HostResult<FsUsage>;
+
+    /// Makes everything written to the file system at `path` durable.
+    async fn sync(&self, path: &HostPath) -> HostResult<()>;
+}
