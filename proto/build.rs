@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use protox::Compiler;
+use protox::prost_reflect::DynamicMessage;
 use tonic_prost_build::Config;
 
 const ROOT: &str = "proto";
@@ -32,7 +33,23 @@ fn generate(compiler: &Compiler) -> Result<(), Box<dyn Error>> {
     config.enable_type_names();
     tonic_prost_build::configure()
         .build_transport(false)
+        .generate_default_stubs(true)
         .btree_map(".")
+        .skip_debug(messages_with_secrets(compiler)?)
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
+}
+
+/// The messages that must not get a derived `Debug`, since it would print their secrets. `src/redact.rs` writes theirs.
+fn messages_with_secrets(compiler: &Compiler) -> Result<Vec<String>, Box<dyn Error>> {
+    let pool = compiler.descriptor_pool();
+    let csi_secret = pool
+        .get_extension_by_name("csi.v1.csi_secret")
+        .ok_or("csi.proto declares csi_secret")?;
+    let carries = |options: &DynamicMessage| options.get_extension(&csi_secret).as_bool().unwrap_or(false);
+    Ok(pool
+        .all_messages()
+        .filter(|message| message.fields().any(|field| carries(&field.options())))
+        .map(|message| message.full_name().to_owned())
+        .collect())
 }
