@@ -1,4 +1,6 @@
 //! wavetank: a deterministic Kubernetes storage cluster around a real CSI driver.
 
 pub mod api;
+pub mod control;
+pub mod link;
 pub mod runtime;

@@ -3,10 +3,12 @@
 pub mod informer;
 pub mod object;
 pub mod queue;
+pub mod record;
 pub mod snapshot;
 pub mod write;
 
 pub use informer::{Cache, Delta, Index};
 pub use object::{Kind, ObjKey, Object, ObjectRef, Resource, version};
 pub use queue::{Bucket, Limiter, Queue, exponential};
+pub use record::EventRecord;
 pub use write::{ApiError, Change, ChangeType, Delete, Edit, Patch, Read, ReadAnswer, Strings, Write, Written};
