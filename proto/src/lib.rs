@@ -12,8 +12,8 @@ pub const CSI_VERSION: &str = "1.12.0";
 /// The environment variable that tells a plugin where to serve, in the form `unix:///path/to.sock`.
 pub const ENDPOINT_VARIABLE: &str = "CSI_ENDPOINT";
 
-/// The encoded `google.protobuf.FileDescriptorSet` of both packages and of what they import: for gRPC reflection, and to
-/// find by reflection the fields that carry `csi_secret` or an `alpha_*` option. It has no comments in it.
+/// The encoded `google.protobuf.FileDescriptorSet` of both packages and of what they import: for gRPC reflection, and
+/// to find by reflection the fields that carry `csi_secret` or an `alpha_*` option. It has no comments in it.
 ///
 /// `prost_types::FileDescriptorSet` drops extension options when it decodes the set; `prost_reflect::DescriptorPool`
 /// keeps them.
@@ -25,13 +25,15 @@ pub mod csi {
     /// client and one with its server.
     ///
     /// Beside the messages stand modules named after them, which hold what is nested in them: the message
-    /// `VolumeCapability.MountVolume` is [`volume_capability::MountVolume`]. Fields of an enum type are `i32`, so that a
-    /// value this version does not know survives; read them with the getter of the same name, or with `try_from`.
+    /// `VolumeCapability.MountVolume` is [`volume_capability::MountVolume`](v1::volume_capability::MountVolume).
+    ///
+    /// Fields of an enum type are `i32`, so that a value this version does not know survives; read them with the getter
+    /// of the same name, or with `try_from`.
     ///
     /// How to read the comments:
     ///
-    /// - REQUIRED: the sender must set the field, and a required list or map must have at least one entry. OPTIONAL: the
-    ///   zero value means "not said". Proto3 cannot tell an unset scalar from its zero value: receivers have to check.
+    /// - REQUIRED: the sender must set the field, and a required list or map must have at least one entry. OPTIONAL:
+    ///   the zero value means "not said". Proto3 cannot tell an unset scalar from its zero value: receivers must check.
     /// - ALPHA: may change or vanish in a minor release of the specification.
     /// - CO is the container orchestrator (the caller), SP or plugin the storage driver.
     /// - Sizes are bounded by [`limits`](crate::limits).

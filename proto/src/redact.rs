@@ -1,8 +1,8 @@
 //! Keeps secrets out of logs: requests with a `csi_secret` field never print it, and [`Secrets`] reaches it.
 //!
 //! The generated code derives no `Debug` for these requests; the one here prints [`STRIPPED`] in place of the secrets,
-//! keys included, so that neither `{:?}` of a request nor of a `tonic::Request` around it can leak them. A test compares
-//! the list below with the fields that carry the option in the descriptor set, both ways.
+//! keys included, so that neither `{:?}` of a request nor of a `tonic::Request` around it can leak them. A test
+//! compares the list below with the fields that carry the option in the descriptor set, both ways.
 //!
 //! Blind spot: the option marks nothing but `secrets` fields. Mount flags, parameters and contexts are printed.
 
