@@ -126,7 +126,7 @@ impl Delta {
     }
 
     /// Both sides as `T`, if it is about one.
-    pub fn of<T: Resource>(&self) -> Option<(Option<&Arc<T>>, Option<&Arc<T>>)> {
+    pub fn of<T: Resource>(&self) -> Option<Sides<'_, T>> {
         (self.kind() == T::KIND).then(|| {
             (
                 self.old.as_ref().and_then(Object::get),
@@ -135,6 +135,9 @@ impl Delta {
         })
     }
 }
+
+/// An object before and after an event.
+pub type Sides<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
 
 type Postings = BTreeSet<(Arc<str>, ObjKey)>;
 

@@ -122,7 +122,7 @@ impl<C: Controller> Shell<C> {
         for _ in 0..MAX_INTERNAL_STEPS {
             let effect = self.controller.decide(cache, &self.memory, &key, now);
             if effect.ends() {
-                self.end(key, &effect, now, out);
+                self.end(&key, &effect, now, out);
                 return;
             }
             if effect.is_internal() {
@@ -160,14 +160,14 @@ impl<C: Controller> Shell<C> {
         self.take_requests(queue, now);
     }
 
-    fn end(&mut self, key: C::Key, effect: &Effect, now: Time, out: &mut Pumped) {
-        self.controller.ended(&mut self.memory, &key, effect);
-        let lane = &mut self.lanes[self.controller.lane(&key)];
+    fn end(&mut self, key: &C::Key, effect: &Effect, now: Time, out: &mut Pumped) {
+        self.controller.ended(&mut self.memory, key, effect);
+        let lane = &mut self.lanes[self.controller.lane(key)];
         lane.busy -= 1;
         match effect {
-            Effect::Rest => lane.queue.forget(&key),
+            Effect::Rest => lane.queue.forget(key),
             Effect::RestUntil(at) => {
-                lane.queue.forget(&key);
+                lane.queue.forget(key);
                 lane.queue.add_at(key.clone(), *at);
             }
             Effect::Retry(_) => {
@@ -177,7 +177,7 @@ impl<C: Controller> Shell<C> {
             Effect::Exit(message) => out.exit = Some(message.to_string()),
             other => unreachable!("{other:?} does not end a sync"),
         }
-        lane.queue.done(&key);
+        lane.queue.done(key);
     }
 }
 
