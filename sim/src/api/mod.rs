@@ -1,13 +1,17 @@
 //! The API server: what it stores, what it accepts, what watchers see of it.
 
-pub mod informer;
+pub mod clock;
+pub mod fields;
+pub mod identity;
+pub mod names;
 pub mod object;
 pub mod queue;
 pub mod record;
+pub mod quantity;
 pub mod snapshot;
 pub mod write;
 
-pub use informer::{Cache, Delta, Index};
+pub use clock::Clock;
 pub use object::{Kind, ObjKey, Object, ObjectRef, Resource, version};
 pub use queue::{Bucket, Limiter, Queue, exponential};
 pub use record::EventRecord;
