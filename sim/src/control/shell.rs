@@ -4,6 +4,7 @@
 //! outcome back. A crash is `forget_everything`: what survives is the API server, the nodes and the storage.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::api::{Cache, Delta, EventRecord, Kind, Queue};
 use crate::runtime::Time;
@@ -19,7 +20,7 @@ pub struct Request {
     /// The object it is about, by the key's `Display`.
     pub subject: String,
     /// The effect.
-    pub effect: Effect,
+    pub effect: Arc<Effect>,
 }
 
 /// What came of pumping a shell.
@@ -63,7 +64,7 @@ pub struct Shell<C: Controller> {
     memory: C::Memory,
     lanes: Vec<Lane<C::Key>>,
     /// Keys between two effects or waiting for an outcome, by token.
-    active: BTreeMap<u64, (C::Key, Effect)>,
+    active: BTreeMap<u64, (C::Key, Arc<Effect>)>,
     /// Keys whose outcome came in and who want their next decision.
     resumed: Vec<C::Key>,
     next_token: u64,
@@ -134,10 +135,11 @@ impl<C: Controller> Shell<C> {
             }
             let token = self.next_token;
             self.next_token += 1;
+            let effect = Arc::new(effect);
             out.requests.push(Request {
                 token,
                 subject: key.to_string(),
-                effect: effect.clone(),
+                effect: Arc::clone(&effect),
             });
             self.active.insert(token, (key, effect));
             return;

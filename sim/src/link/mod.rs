@@ -1,7 +1,10 @@
 //! How a process reaches a driver (`Calls`) and its own node (`Machine`).
 
 pub mod call;
+pub mod inproc;
+pub mod layers;
 pub mod machine;
 
 pub use call::{Call, CallError, CsiReply, CsiRequest, METHODS, Socket, Wire};
+pub use inproc::{Factory, InProcess, NodeSeat, Seat, Services};
 pub use machine::{MachineAnswer, MachineError, MachineOp, PathKind};

@@ -7,9 +7,13 @@ compile_error!(
 );
 
 mod agenda;
+mod board;
+mod exec;
 mod rng;
 mod time;
 
 pub use agenda::{Agenda, Lane, Ticket};
+pub use board::{Board, Entry, Turn};
+pub use exec::{Tasks, run, settle};
 pub use rng::Chance;
 pub use time::Time;
