@@ -1,5 +1,7 @@
 //! Annotations, labels, finalizers and topology keys that Kubernetes and its sidecars agree on.
 
+use sha2::{Digest, Sha256};
+
 /// Finalizer of a claim that pods may use; set by admission, removed by the claim protection controller.
 pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Finalizer of a volume that may be bound; set by admission, removed by the volume protection controller.
@@ -106,9 +108,35 @@ pub fn unique_volume_name(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")
 }
 
+/// The name of the attachment of a CSI volume to a node.
+pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
+    format!("csi-{}", sha256_hex(&[handle, driver, node]))
+}
+
+/// SHA-256 of the parts one after the other, in hexadecimal: how Kubernetes makes names of things that are no names.
+pub fn sha256_hex(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    parts.iter().for_each(|part| hasher.update(part.as_bytes()));
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::attacher_finalizer;
+    use super::{attacher_finalizer, attachment_name, sha256_hex};
+
+    #[test]
+    fn an_attachment_is_named_after_handle_driver_and_node() {
+        // Recorded in trace 03.
+        assert_eq!(
+            attachment_name("hostpath.csi.k8s.io", "ed53d0af-e51c-11f1-8f70-02524b5e115c", "node-a"),
+            "csi-7b87a0e6995be3364b8667e5b6ffa3bbe3d36cf207f02d7c2a5b89f649c1b469"
+        );
+        assert_eq!(
+            sha256_hex(&["ed53d0af-e51c-11f1-8f70-02524b5e115c"]),
+            "08806679b99e169f5f587a767a17cbe3c4b8a00f660714ad56e8639194e895f7",
+            "the staging directory of that volume"
+        );
+    }
 
     #[test]
     fn the_attachers_finalizer_replaces_what_a_name_may_not_hold() {
