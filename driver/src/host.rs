@@ -195,6 +195,8 @@ pub struct FsUsage {
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
     /// What is at `path` (never follows a link); `None` if nothing is.
+    ///
+    /// Errors: `Invalid` if a component above it is a symbolic link or not a directory: nobody is led astray.
     async fn kind(&self, path: &HostPath) -> HostResult<Option<PathKind>>;
 
     /// Makes a directory; its parent must exist.

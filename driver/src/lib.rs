@@ -3,12 +3,28 @@
 //! It knows the wire (`wavetank-proto`) and three traits: [`Host`], what a node does to its machine; [`Pool`], the
 //! storage system behind it; [`Runtime`], tasks and time. It never learns whether these are modelled or real.
 
+//!
+//! [`Driver::open`] starts one process of it: see [`seat`].
+
+mod check;
+pub mod config;
+pub mod controller;
+mod gate;
 pub mod host;
+pub mod identity;
+pub mod ledger;
+pub mod node;
 pub mod pool;
+mod records;
+mod refuse;
 pub mod runtime;
+pub mod seat;
 pub mod units;
+
+pub use config::{Config, ConfigError, Expansion, StorageType};
 
 pub use host::{Host, HostError, HostErrorKind, HostResult};
 pub use pool::{Pool, PoolError, PoolErrorKind, PoolResult};
 pub use runtime::{Disk, Runtime};
+pub use seat::{Driver, NodeSeat, OpenError, Seat};
 pub use units::{Access, Bytes, DevicePath, FsKind, HostPath, NodeId, PublishContext, Segments, SnapshotId, VolumeId};

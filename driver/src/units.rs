@@ -32,6 +32,11 @@ impl Bytes {
         Self(count.saturating_mul(Self::MI.0))
     }
 
+    /// `count` times as much, saturating.
+    pub const fn times(self, count: u64) -> Self {
+        Self(self.0.saturating_mul(count))
+    }
+
     /// The smallest multiple of `unit` that is not below `self`; `None` beyond `i64::MAX`, which is all the wire carries.
     pub fn round_up(self, unit: Self) -> Option<Self> {
         let unit = unit.0.max(1);
@@ -269,6 +274,11 @@ impl HostPath {
             return Err(BadPath::NotPlain);
         }
         Ok(Self(format!("/{rest}")))
+    }
+
+    /// A path known to be plain when this was written.
+    pub(crate) fn fixed(text: &'static str) -> Self {
+        Self::parse(text).expect("a literal of this crate, covered by a test")
     }
 
     /// The path as text.

@@ -1,0 +1,252 @@
+//! How each unfinished operation ends: the last steps that operations share with the recovery of leftovers.
+//!
+//! A leftover is a record that is not at rest although no operation is at work on it: its process died, or the pool
+//! could not be reached. It is settled at start-up, else in the background, else by the next call that holds the
+//! volume alone. Every step may be repeated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::Status;
+
+use super::Core;
+use crate::gate::{Hold, Subject};
+use crate::pool::PoolErrorKind;
+use crate::records::{PublicationPhase, VolumePhase, VolumeRecord};
+use crate::refuse;
+use crate::units::{Bytes, NodeId, VolumeId};
+
+/// The pause before a leftover is tried again; it doubles up to the second value.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+impl Core {
+    /// Settles every leftover; what cannot be settled now is tried again in the background.
+    pub(super) async fn settle_all(self: Arc<Self>) {
+        let (volumes, publications) = self.ledger.read(|tables| {
+            let volumes = tables
+                .volumes
+                .iter()
+                .filter(|(_, record)| record.phase != VolumePhase::Ready);
+            let volumes: Vec<VolumeId> = volumes.map(|(id, _)| id.clone()).collect();
+            let publications = tables.publications.iter();
+            let publications = publications.filter(|(_, record)| record.phase != PublicationPhase::Published);
+            let publications: Vec<_> = publications.map(|(key, _)| key.clone()).collect();
+            (volumes, publications)
+        });
+        for id in volumes {
+            if let Err(status) = self.settle_volume(&id).await {
+                tracing::warn!(volume = %id, "an unfinished operation is not settled yet: {}", status.message());
+                self.settle_later(&id);
+            }
+        }
+        for (volume, node) in publications {
+            if let Err(status) = self.settle_publication(&volume, &node).await {
+                tracing::warn!(%volume, %node, "an unfinished operation is not settled yet: {}", status.message());
+                self.settle_publication_later(&volume, &node);
+            }
+        }
+    }
+
+    /// Brings a volume to rest. The caller holds it alone.
+    pub(super) async fn settle_volume(&self, id: &VolumeId) -> Result<(), Status> {
+        let Some(record) = self.record(id) else { return Ok(()) };
+        match record.phase {
+            VolumePhase::Ready => Ok(()),
+            VolumePhase::Creating => self.finish_uncreation(id, false).await,
+            VolumePhase::Growing(size) => self.finish_growth(id, size).await.map(|_| ()),
+            VolumePhase::Modifying(settings) => self.finish_modification(id, &settings).await,
+            VolumePhase::Deleting => match self.finish_deletion(id).await {
+                // In use after all: the volume is at rest again, and that is what settling is for.
+                Err(status) if status.code() == tonic::Code::FailedPrecondition => Ok(()),
+                result => result,
+            },
+        }
+    }
+
+    /// Brings a publication to rest: one that was never answered is taken back. The caller holds it alone.
+    pub(super) async fn settle_publication(&self, volume: &VolumeId, node: &NodeId) -> Result<(), Status> {
+        let phase = self.ledger.read(|tables| {
+            let record = tables.publications.get(&(volume.clone(), node.clone()));
+            record.map(|record| record.phase)
+        });
+        match phase {
+            None | Some(PublicationPhase::Published) => Ok(()),
+            Some(PublicationPhase::Publishing | PublicationPhase::Unpublishing) => {
+                self.finish_unpublication(volume, std::slice::from_ref(node)).await
+            }
+        }
+    }
+
+    /// Undoes a creation that failed.
+    pub(super) async fn undo_creation(self: &Arc<Self>, id: &VolumeId, nothing_happened: bool) {
+        if self.finish_uncreation(id, nothing_happened).await.is_err() {
+            self.settle_later(id);
+        }
+    }
+
+    async fn finish_uncreation(&self, id: &VolumeId, nothing_happened: bool) -> Result<(), Status> {
+        if !nothing_happened {
+            self.pool
+                .delete(id)
+                .await
+                .map_err(|error| refuse::pool("undoing the creation", &error))?;
+        }
+        self.forget(id).await
+    }
+
+    async fn forget(&self, id: &VolumeId) -> Result<(), Status> {
+        self.ledger
+            .update(|draft| {
+                draft.volume(id, None);
+                Ok(())
+            })
+            .await
+    }
+
+    /// Puts a volume to rest, changed as `change` says.
+    async fn rest(&self, id: &VolumeId, change: impl FnOnce(&mut VolumeRecord) + Send) -> Result<(), Status> {
+        self.ledger
+            .update(|draft| {
+                if let Some(mut record) = draft.tables.volumes.get(id).cloned() {
+                    record.phase = VolumePhase::Ready;
+                    change(&mut record);
+                    draft.volume(id, Some(record));
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Deletes a volume whose deletion is on record.
+    pub(super) async fn finish_deletion(&self, id: &VolumeId) -> Result<(), Status> {
+        match self.pool.delete(id).await {
+            Ok(()) => self.forget(id).await,
+            Err(error) => {
+                if error.kind == PoolErrorKind::InUse {
+                    self.rest(id, |_| {}).await?;
+                }
+                Err(refuse::pool("deleting the volume", &error))
+            }
+        }
+    }
+
+    /// Grows a volume whose growth is on record. If the pool refuses for certain, the volume keeps its size.
+    pub(super) async fn finish_growth(&self, id: &VolumeId, size: Bytes) -> Result<Bytes, Status> {
+        match self.pool.grow(id, size).await {
+            Ok(size) => {
+                self.rest(id, |record| record.size = record.size.max(size)).await?;
+                Ok(size)
+            }
+            Err(error) => {
+                if refuse::is_certain(error.kind) {
+                    self.rest(id, |_| {}).await?;
+                }
+                Err(refuse::pool("growing the volume", &error))
+            }
+        }
+    }
+
+    /// Changes settings whose change is on record. If the pool refuses for certain, nothing has changed.
+    pub(super) async fn finish_modification(
+        &self,
+        id: &VolumeId,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<(), Status> {
+        match self.pool.modify(id, settings).await {
+            Ok(()) => self.rest(id, |record| record.settings.extend(settings.clone())).await,
+            Err(error) => {
+                if refuse::is_certain(error.kind) {
+                    self.rest(id, |_| {}).await?;
+                }
+                Err(refuse::pool("changing the volume", &error))
+            }
+        }
+    }
+
+    /// Undoes a publication that failed.
+    pub(super) async fn undo_publication(self: &Arc<Self>, volume: &VolumeId, node: &NodeId, nothing_happened: bool) {
+        let nodes = std::slice::from_ref(node);
+        let result = if nothing_happened {
+            self.forget_publications(volume, nodes).await
+        } else {
+            self.finish_unpublication(volume, nodes).await
+        };
+        if result.is_err() {
+            self.settle_publication_later(volume, node);
+        }
+    }
+
+    /// Cuts nodes off from a volume.
+    pub(super) async fn finish_unpublication(&self, volume: &VolumeId, nodes: &[NodeId]) -> Result<(), Status> {
+        for node in nodes {
+            let cut = self.pool.unexport(volume, node).await;
+            cut.map_err(|error| refuse::pool("unpublishing the volume", &error))?;
+        }
+        self.forget_publications(volume, nodes).await
+    }
+
+    async fn forget_publications(&self, volume: &VolumeId, nodes: &[NodeId]) -> Result<(), Status> {
+        self.ledger
+            .update(|draft| {
+                nodes.iter().for_each(|node| draft.publication(volume, node, None));
+                Ok(())
+            })
+            .await
+    }
+
+    /// Settles a volume in the background, until it rests.
+    pub(super) fn settle_later(self: &Arc<Self>, id: &VolumeId) {
+        self.settle_in_background(id.clone(), None);
+    }
+
+    /// Settles a publication in the background, until it rests.
+    pub(super) fn settle_publication_later(self: &Arc<Self>, volume: &VolumeId, node: &NodeId) {
+        self.settle_in_background(volume.clone(), Some(node.clone()));
+    }
+
+    fn is_at_rest(&self, volume: &VolumeId, node: Option<&NodeId>) -> bool {
+        self.ledger.read(|tables| match node {
+            None => tables
+                .volumes
+                .get(volume)
+                .is_none_or(|record| record.phase == VolumePhase::Ready),
+            Some(node) => {
+                let record = tables.publications.get(&(volume.clone(), node.clone()));
+                record.is_none_or(|record| record.phase == PublicationPhase::Published)
+            }
+        })
+    }
+
+    fn settle_in_background(self: &Arc<Self>, volume: VolumeId, node: Option<NodeId>) {
+        if self.is_at_rest(&volume, node.as_ref()) {
+            return;
+        }
+        let core = Arc::clone(self);
+        let subjects = match &node {
+            None => vec![(Subject::Volume(volume.clone()), Hold::Alone)],
+            Some(node) => vec![
+                (Subject::Volume(volume.clone()), Hold::Together),
+                (Subject::Publication(volume.clone(), node.clone()), Hold::Alone),
+            ],
+        };
+        self.runtime.spawn(Box::pin(async move {
+            let mut pause = FIRST_PAUSE;
+            while core.ledger.trouble().is_none() {
+                core.runtime.sleep(pause).await;
+                pause = LONGEST_PAUSE.min(pause * 2);
+                let Ok(_pass) = core.gate.enter(&subjects) else {
+                    continue;
+                };
+                let result = match &node {
+                    None => core.settle_volume(&volume).await,
+                    Some(node) => core.settle_publication(&volume, node).await,
+                };
+                if result.is_ok() {
+                    return;
+                }
+            }
+        }));
+    }
+}

@@ -1,0 +1,122 @@
+//! What the ledger remembers: one record per entity, each with the phase in which a crash would find it.
+//!
+//! ```text
+//! volume       Creating ─► Ready ─► Growing ──► Ready      publication  Publishing ─► Published ─► Unpublishing ─► (gone)
+//!                 │          ├────► Modifying ► Ready      staged       Staging ────► Staged ────► Unstaging ────► (gone)
+//!                 ▼          └────► Deleting ─► (gone)     target       Publishing ─► Published ─► Unpublishing ─► (gone)
+//!               (gone)
+//! ```
+//!
+//! Only `Ready`, `Published` and `Staged` are at rest. A record in any other phase belongs to an operation in flight,
+//! or, after a crash, is a *leftover*: `Growing` and `Modifying` are finished, `Creating`, `Publishing` and `Staging`
+//! are undone, the rest is finished.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Capability, SizeRange};
+use crate::pool::Source;
+use crate::units::{Access, Bytes, DevicePath, HostPath, PublishContext, Segments, VolumeId};
+
+/// In a publish context: the node's device takes no writes. `NodeStageVolume` has no field that says so.
+pub(crate) const READ_ONLY_KEY: &str = "wavetank.dev/read-only";
+
+/// What `CreateVolume` was asked, secrets aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeRequest {
+    pub(crate) name: String,
+    pub(crate) range: SizeRange,
+    pub(crate) capabilities: Vec<Capability>,
+    pub(crate) parameters: BTreeMap<String, String>,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) source: Option<Source>,
+    pub(crate) places: Vec<Segments>,
+}
+
+/// What a volume is in the middle of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum VolumePhase {
+    Creating,
+    Ready,
+    Growing(Bytes),
+    Modifying(BTreeMap<String, String>),
+    Deleting,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeRecord {
+    pub(crate) phase: VolumePhase,
+    /// `None`: not made by this driver, but found in the pool.
+    pub(crate) request: Option<VolumeRequest>,
+    /// The size in the answer to `CreateVolume`, which never changes.
+    pub(crate) created_size: Bytes,
+    /// The size now.
+    pub(crate) size: Bytes,
+    pub(crate) segments: Segments,
+    pub(crate) context: BTreeMap<String, String>,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) kind: String,
+    /// The pool made a file system in it that several nodes may mount.
+    pub(crate) shared: bool,
+}
+
+/// A volume attached to a node, by the controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PublicationRecord {
+    pub(crate) phase: PublicationPhase,
+    pub(crate) capability: Capability,
+    pub(crate) readonly: bool,
+    pub(crate) context: PublishContext,
+}
+
+impl PublicationRecord {
+    /// May the node write?
+    pub(crate) fn access(&self) -> Access {
+        Access::from_readonly(self.readonly || self.capability.mode.is_read_only())
+    }
+}
+
+/// What a publication is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PublicationPhase {
+    Publishing,
+    Published,
+    Unpublishing,
+}
+
+/// A volume staged on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedRecord {
+    pub(crate) phase: StagedPhase,
+    /// Where; for a block volume nothing is mounted there.
+    pub(crate) path: HostPath,
+    /// The driver chose the path and stages on its own account.
+    pub(crate) private: bool,
+    /// The driver made the volume for one pod, and deletes it with the last target.
+    pub(crate) ephemeral: bool,
+    /// The node exported the volume to itself, and takes that back.
+    pub(crate) exported: bool,
+    pub(crate) capability: Capability,
+    pub(crate) access: Access,
+    /// Known once staged; means nothing after a reboot.
+    pub(crate) device: Option<DevicePath>,
+}
+
+/// What a staged volume is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StagedPhase {
+    Staging,
+    Staged,
+    Unstaging,
+}
+
+/// A path at which a pod sees a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TargetRecord {
+    pub(crate) phase: PublicationPhase,
+    pub(crate) volume: VolumeId,
+    pub(crate) capability: Capability,
+    pub(crate) access: Access,
+}
