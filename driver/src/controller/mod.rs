@@ -271,32 +271,4 @@ impl controller_server::Controller for Controller {
         modify::call(&self.0, request.into_inner()).await?;
         Ok(Response::new(csi::ControllerModifyVolumeResponse {}))
     }
-
-    async fn create_snapshot(
-        &self,
-        _: Request<csi::CreateSnapshotRequest>,
-    ) -> Result<Response<csi::CreateSnapshotResponse>, Status> {
-        Err(switched_off("CreateSnapshot"))
-    }
-
-    async fn delete_snapshot(
-        &self,
-        _: Request<csi::DeleteSnapshotRequest>,
-    ) -> Result<Response<csi::DeleteSnapshotResponse>, Status> {
-        Err(switched_off("DeleteSnapshot"))
-    }
-
-    async fn list_snapshots(
-        &self,
-        _: Request<csi::ListSnapshotsRequest>,
-    ) -> Result<Response<csi::ListSnapshotsResponse>, Status> {
-        Err(switched_off("ListSnapshots"))
-    }
-
-    async fn get_snapshot(
-        &self,
-        _: Request<csi::GetSnapshotRequest>,
-    ) -> Result<Response<csi::GetSnapshotResponse>, Status> {
-        Err(switched_off("GetSnapshot"))
-    }
 }
