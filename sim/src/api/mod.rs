@@ -4,6 +4,7 @@ pub mod clock;
 pub mod fields;
 pub mod identity;
 pub mod informer;
+pub mod merge;
 pub mod names;
 pub mod object;
 pub mod quantity;

@@ -93,6 +93,13 @@ pub enum Edit {
     Label(String, Option<String>),
     /// Replaces the whole status of a claim.
     ClaimStatus(Box<PersistentVolumeClaimStatus>),
+    /// Changes in the status of a claim what differs between the two (strategic merge, see [`super::merge::claim_status`]).
+    MergeClaimStatus {
+        /// What the client had.
+        from: Box<PersistentVolumeClaimStatus>,
+        /// What it wants.
+        to: Box<PersistentVolumeClaimStatus>,
+    },
     /// Sets `spec.capacity.storage` of a volume, in bytes.
     VolumeCapacity(u64),
     /// Sets `spec.volumeAttributesClassName` of a volume.
