@@ -79,7 +79,14 @@ macro_rules! kinds {
             /// The object as JSON, with `apiVersion` and `kind`.
             pub fn to_json(&self) -> serde_json::Value {
                 let json = match self { $(Object::$kind(o) => serde_json::to_value(&**o),)* };
-                json.expect("Kubernetes types always serialise")
+                let mut json = json.expect("Kubernetes types always serialise");
+                // Types of k8s-openapi say what they are; the snapshot kinds, being ours, do not.
+                if let serde_json::Value::Object(fields) = &mut json {
+                    for (name, value) in [("apiVersion", self.kind().api_version()), ("kind", self.kind().name())] {
+                        fields.entry(name).or_insert_with(|| value.into());
+                    }
+                }
+                json
             }
         }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     AttachedVolume, NodeStatus, PersistentVolumeClaimStatus, PersistentVolumeStatus, PodStatus, Taint,
@@ -214,6 +215,8 @@ pub enum ChangeType {
 pub struct Change {
     /// What happened.
     pub change: ChangeType,
+    /// Namespace and name of the object.
+    pub key: ObjKey,
     /// The object after it, or its last state.
     pub object: Object,
     /// The object before it.
@@ -222,6 +225,8 @@ pub struct Change {
     pub version: u64,
     /// How many changes this object (by namespace and name) has seen: counts from 1, for naming the event independently of other objects.
     pub nth: u64,
+    /// Who wrote it: for the trace and the oracles. A watcher does not see it.
+    pub by: Arc<str>,
 }
 
 impl Patch {

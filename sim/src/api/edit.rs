@@ -1,0 +1,247 @@
+//! Edits applied to an object. The object is copied only by an edit that changes something.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::Value;
+
+use super::json_patch::{self, JsonPatchError};
+use super::object::Object;
+use super::strategy::Part;
+use super::write::{ApiError, Edit, Strings};
+use super::{defaults, fields, merge, quantity};
+
+/// Applies one edit that was sent to `part`. Says whether it was a user's JSON, which may have touched anything.
+pub(super) fn apply(object: &mut Object, edit: &Edit, part: Part, now: &Time) -> Result<bool, ApiError> {
+    match edit {
+        Edit::Merge(patch) => {
+            let mut json = object.to_json();
+            json_patch::merge(&mut json, patch);
+            *object = read_back(object, json)?;
+            Ok(true)
+        }
+        Edit::Json(patch) => {
+            let mut json = object.to_json();
+            json_patch::apply(&mut json, patch).map_err(|e| match e {
+                JsonPatchError::Malformed(_) => ApiError::bad_request(e),
+                JsonPatchError::Unappliable => ApiError::unappliable(),
+            })?;
+            *object = read_back(object, json)?;
+            Ok(true)
+        }
+        Edit::AddFinalizer(_) | Edit::AppendFinalizer { .. } => add_finalizer(object, edit).map(|()| false),
+        Edit::RemoveFinalizer(_) | Edit::RemoveFinalizerAt { .. } => remove_finalizer(object, edit).map(|()| false),
+        Edit::Annotation(key, value) => {
+            set(
+                object,
+                |m| &m.annotations,
+                |m| &mut m.annotations,
+                key,
+                value.as_deref(),
+            );
+            Ok(false)
+        }
+        Edit::Label(key, value) => {
+            set(object, |m| &m.labels, |m| &mut m.labels, key, value.as_deref());
+            Ok(false)
+        }
+        typed => {
+            belongs(object, typed, part)?;
+            if !apply_status(object, typed)? && !apply_spec(object, typed, now) {
+                return Err(misdirected(object, typed, "an object of another kind"));
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// A typed edit that the server would silently drop is a bug of the controller that sent it: it is told.
+fn belongs(object: &Object, edit: &Edit, part: Part) -> Result<(), ApiError> {
+    let home = match edit {
+        Edit::VolumeCapacity(_) | Edit::VolumeAttributesClass(_) | Edit::Taints(_) | Edit::Unschedulable(_) => {
+            Part::Main
+        }
+        Edit::EventSeen { .. } => Part::Main,
+        _ => Part::Status,
+    };
+    match (home == part, part) {
+        (true, _) => Ok(()),
+        (false, Part::Main) => Err(misdirected(object, edit, "the object itself, not to its status")),
+        (false, Part::Status) => Err(misdirected(object, edit, "the status, not to the object itself")),
+    }
+}
+
+fn misdirected(object: &Object, edit: &Edit, went_to: &str) -> ApiError {
+    ApiError::bad_request(format!("{edit:?} was sent to {went_to}: {}", object.to_ref()))
+}
+
+fn read_back(object: &Object, json: Value) -> Result<Object, ApiError> {
+    let target = object.to_ref();
+    let sent = json.clone();
+    let read = Object::from_json(object.kind(), json).map_err(ApiError::bad_request)?;
+    if let Some(path) = json_patch::first_unknown(&sent, &read.to_json(), "") {
+        return Err(ApiError::bad_request(format!(
+            "strict decoding error: unknown field \"{path}\""
+        )));
+    }
+    if read.key() != target.key {
+        let why = format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            read.key(),
+            target.key
+        );
+        return Err(ApiError::bad_request(why));
+    }
+    if read.uid() != object.uid() && !read.uid().is_empty() {
+        return Err(ApiError::other_uid(&target, read.uid(), object.uid()));
+    }
+    if read.version() != object.version() && read.meta().resource_version.is_some() {
+        return Err(ApiError::stale(&target));
+    }
+    Ok(read)
+}
+
+fn add_finalizer(object: &mut Object, edit: &Edit) -> Result<(), ApiError> {
+    let present = fields::finalizers(object.meta());
+    let name = match edit {
+        Edit::AppendFinalizer { expect_none: true, .. } if !present.is_empty() => return Err(ApiError::unappliable()),
+        // A JSON patch appends without looking.
+        Edit::AppendFinalizer { name, .. } => name,
+        Edit::AddFinalizer(name) if present.contains(name) => return Ok(()),
+        Edit::AddFinalizer(name) => name,
+        other => unreachable!("{other:?} adds no finalizer"),
+    };
+    object.meta_mut().finalizers.get_or_insert_default().push(name.clone());
+    Ok(())
+}
+
+fn remove_finalizer(object: &mut Object, edit: &Edit) -> Result<(), ApiError> {
+    let present = fields::finalizers(object.meta());
+    let index = match edit {
+        Edit::RemoveFinalizer(name) => match present.iter().position(|f| f == name) {
+            Some(index) => index,
+            None => return Ok(()),
+        },
+        Edit::RemoveFinalizerAt { name, index } if present.get(*index) == Some(name) => *index,
+        Edit::RemoveFinalizerAt { .. } => return Err(ApiError::unappliable()),
+        other => unreachable!("{other:?} removes no finalizer"),
+    };
+    let finalizers = &mut object.meta_mut().finalizers;
+    finalizers.get_or_insert_default().remove(index);
+    finalizers.take_if(|l| l.is_empty());
+    Ok(())
+}
+
+fn set(
+    object: &mut Object,
+    read: impl Fn(&ObjectMeta) -> &Option<Strings>,
+    write: impl Fn(&mut ObjectMeta) -> &mut Option<Strings>,
+    key: &str,
+    value: Option<&str>,
+) {
+    let present = read(object.meta()).as_ref().and_then(|map| map.get(key));
+    if present.map(String::as_str) == value {
+        return;
+    }
+    let map = write(object.meta_mut());
+    match value {
+        Some(value) => drop(map.get_or_insert_default().insert(key.into(), value.into())),
+        None => drop(map.get_or_insert_default().remove(key)),
+    }
+    map.take_if(|m| m.is_empty());
+}
+
+/// Replaces a status, wholly or one list of it. `false` when the edit does not fit the kind.
+fn apply_status(object: &mut Object, edit: &Edit) -> Result<bool, ApiError> {
+    macro_rules! replace {
+        ($object:expr, $status:expr) => {
+            if $object.status.as_ref() != Some($status) {
+                Arc::make_mut($object).status = Some($status.clone());
+            }
+        };
+    }
+    match (object, edit) {
+        (Object::PersistentVolumeClaim(claim), Edit::ClaimStatus(status)) => {
+            if claim.status.as_ref() != Some(&**status) {
+                let mut status = status.clone();
+                defaults::claim_status(&mut status);
+                Arc::make_mut(claim).status = Some(*status);
+            }
+        }
+        (Object::PersistentVolumeClaim(claim), Edit::MergeClaimStatus { from, to }) => {
+            let mut merged = claim.status.clone().unwrap_or_default();
+            merge::claim_status(&mut merged, from, to);
+            defaults::claim_status(&mut merged);
+            if claim.status.as_ref() != Some(&merged) {
+                Arc::make_mut(claim).status = Some(merged);
+            }
+        }
+        (Object::PersistentVolume(volume), Edit::VolumeStatus(status)) => replace!(volume, &**status),
+        (Object::VolumeAttachment(attachment), Edit::AttachmentStatus(status)) => replace!(attachment, &**status),
+        (Object::Node(node), Edit::NodeStatus(status)) => replace!(node, &**status),
+        (Object::Pod(pod), Edit::PodStatus(status)) => replace!(pod, &**status),
+        (Object::VolumeSnapshot(snapshot), Edit::SnapshotStatus(status)) => replace!(snapshot, &**status),
+        (Object::VolumeSnapshotContent(content), Edit::SnapshotContentStatus(status)) => replace!(content, &**status),
+        (Object::Node(node), Edit::VolumesAttached(volumes)) => {
+            let present = node.status.as_ref().and_then(|s| s.volumes_attached.as_deref());
+            if present.unwrap_or_default() != volumes.as_slice() {
+                let status = Arc::make_mut(node).status.get_or_insert_default();
+                status.volumes_attached = (!volumes.is_empty()).then(|| volumes.clone());
+            }
+        }
+        (Object::Node(node), Edit::VolumesInUse(volumes)) => {
+            if fields::volumes_in_use(node) != volumes.as_slice() {
+                let status = Arc::make_mut(node).status.get_or_insert_default();
+                status.volumes_in_use = (!volumes.is_empty()).then(|| volumes.clone());
+            }
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Sets a field outside the status. `false` when the edit does not fit the kind.
+fn apply_spec(object: &mut Object, edit: &Edit, now: &Time) -> bool {
+    match (object, edit) {
+        (Object::PersistentVolume(volume), Edit::VolumeCapacity(bytes)) => {
+            if fields::volume_capacity(volume) != *bytes {
+                let spec = Arc::make_mut(volume).spec.get_or_insert_default();
+                let capacity = spec.capacity.get_or_insert_default();
+                capacity.insert("storage".into(), quantity::quantity(*bytes));
+            }
+        }
+        (Object::PersistentVolume(volume), Edit::VolumeAttributesClass(class)) => {
+            let present = volume
+                .spec
+                .as_ref()
+                .and_then(|s| s.volume_attributes_class_name.as_ref());
+            if present != class.as_ref() {
+                let spec = Arc::make_mut(volume).spec.get_or_insert_default();
+                spec.volume_attributes_class_name.clone_from(class);
+            }
+        }
+        (Object::Node(node), Edit::Taints(taints)) => {
+            let present = node.spec.as_ref().and_then(|s| s.taints.as_deref());
+            if present.unwrap_or_default() != taints.as_slice() {
+                let spec = Arc::make_mut(node).spec.get_or_insert_default();
+                spec.taints = (!taints.is_empty()).then(|| taints.clone());
+            }
+        }
+        (Object::Node(node), Edit::Unschedulable(cordoned)) => {
+            let present = node.spec.as_ref().and_then(|s| s.unschedulable);
+            if present.unwrap_or(false) != *cordoned {
+                Arc::make_mut(node).spec.get_or_insert_default().unschedulable = cordoned.then_some(true);
+            }
+        }
+        (Object::Event(event), Edit::EventSeen { count, message }) => {
+            let event = Arc::make_mut(event);
+            event.count = Some(*count);
+            event.last_timestamp = Some(now.clone());
+            if let Some(message) = message {
+                event.message = Some(message.clone());
+            }
+        }
+        _ => return false,
+    }
+    true
+}
