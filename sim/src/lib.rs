@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod control;
+pub mod controllers;
 pub mod host;
 pub mod link;
 pub mod runtime;

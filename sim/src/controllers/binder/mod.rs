@@ -1,0 +1,4 @@
+//! The persistent volume controller.
+
+pub mod affinity;
+pub mod matching;

@@ -1,0 +1,3 @@
+//! The controllers of kube-controller-manager and kube-scheduler, each under its Kubernetes name.
+
+pub mod binder;
