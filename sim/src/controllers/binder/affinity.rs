@@ -77,7 +77,7 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"zone": "a", "cores": "8"}}})).unwrap()
     }
 
-    fn terms(terms: serde_json::Value) -> NodeSelector {
+    fn terms(terms: &serde_json::Value) -> NodeSelector {
         serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap()
     }
 
@@ -120,7 +120,7 @@ mod tests {
             ),
         ];
         for (selector, expected) in table {
-            assert_eq!(selects_node(&terms(selector.clone()), &node()), expected, "{selector}");
+            assert_eq!(selects_node(&terms(&selector), &node()), expected, "{selector}");
         }
     }
 
