@@ -6,4 +6,5 @@ pub mod controllers;
 pub mod host;
 pub mod link;
 pub mod runtime;
+pub mod scenario;
 pub mod sidecars;
