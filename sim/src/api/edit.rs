@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::core::v1::EventSeries;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use crate::runtime::Time;
+
+use super::clock::Clock;
 use super::json_patch::{self, JsonPatchError};
 use super::object::Object;
 use super::strategy::Part;
 use super::write::{ApiError, Edit, Strings};
 use super::{defaults, fields, merge, quantity};
 
+/// The moment of a request, and what the wall clock shows then.
+pub(super) type Now = (Clock, Time);
+
 /// Applies one edit that was sent to `part`. Says whether it was a user's JSON, which may have touched anything.
-pub(super) fn apply(object: &mut Object, edit: &Edit, part: Part, now: &Time) -> Result<bool, ApiError> {
+pub(super) fn apply(object: &mut Object, edit: &Edit, part: Part, now: Now) -> Result<bool, ApiError> {
     match edit {
         Edit::Merge(patch) => {
             let mut json = object.to_json();
@@ -61,7 +68,7 @@ fn belongs(object: &Object, edit: &Edit, part: Part) -> Result<(), ApiError> {
         Edit::VolumeCapacity(_) | Edit::VolumeAttributesClass(_) | Edit::Taints(_) | Edit::Unschedulable(_) => {
             Part::Main
         }
-        Edit::EventSeen { .. } => Part::Main,
+        Edit::EventSeen { .. } | Edit::EventSeries { .. } => Part::Main,
         _ => Part::Status,
     };
     match (home == part, part) {
@@ -201,7 +208,7 @@ fn apply_status(object: &mut Object, edit: &Edit) -> Result<bool, ApiError> {
 }
 
 /// Sets a field outside the status. `false` when the edit does not fit the kind.
-fn apply_spec(object: &mut Object, edit: &Edit, now: &Time) -> bool {
+fn apply_spec(object: &mut Object, edit: &Edit, (clock, now): Now) -> bool {
     match (object, edit) {
         (Object::PersistentVolume(volume), Edit::VolumeCapacity(bytes)) => {
             if fields::volume_capacity(volume) != *bytes {
@@ -236,10 +243,16 @@ fn apply_spec(object: &mut Object, edit: &Edit, now: &Time) -> bool {
         (Object::Event(event), Edit::EventSeen { count, message }) => {
             let event = Arc::make_mut(event);
             event.count = Some(*count);
-            event.last_timestamp = Some(now.clone());
+            event.last_timestamp = Some(clock.time(now));
             if let Some(message) = message {
                 event.message = Some(message.clone());
             }
+        }
+        (Object::Event(event), Edit::EventSeries { count }) => {
+            Arc::make_mut(event).series = Some(EventSeries {
+                count: Some(*count),
+                last_observed_time: Some(clock.micro_time(now)),
+            });
         }
         _ => return false,
     }

@@ -55,11 +55,26 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     pub fn new(rate: f64, burst: u32) -> Bucket {
+        Bucket::every(Duration::from_secs_f64(1.0 / rate), burst)
+    }
+
+    /// A full bucket that gets one token every `interval`.
+    pub fn every(interval: Duration, burst: u32) -> Bucket {
         Bucket {
-            interval: Duration::from_secs_f64(1.0 / rate),
+            interval,
             burst,
             full_at: Time::ZERO,
         }
+    }
+
+    /// Takes one token if there is one.
+    pub fn try_take(&mut self, now: Time) -> bool {
+        let full_at = self.full_at.max(now) + self.interval;
+        let taken = full_at.since(now) <= self.interval * self.burst;
+        if taken {
+            self.full_at = full_at;
+        }
+        taken
     }
 
     /// Takes one token and says how long to wait for it.

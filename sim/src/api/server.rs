@@ -278,9 +278,9 @@ impl ApiServer {
         }
         let mut new = old.clone();
         let mut foreign = false;
-        let now = self.clock.time(context.now);
+        let now = (self.clock, context.now);
         for one in &patch.edits {
-            foreign |= edit::apply(&mut new, one, part, &now)?;
+            foreign |= edit::apply(&mut new, one, part, now)?;
         }
         self.replace(context, &patch.target, old, new, part, foreign)
     }

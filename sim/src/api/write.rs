@@ -132,6 +132,11 @@ pub enum Edit {
         /// Seconds and nanoseconds are the server's; this replaces the message when the correlator aggregated it.
         message: Option<String>,
     },
+    /// Starts or continues the series of an event of the newer events API.
+    EventSeries {
+        /// How often by now.
+        count: i32,
+    },
     /// An RFC 7386 merge patch, as a user sends it.
     Merge(serde_json::Value),
     /// An RFC 6902 patch, as a user sends it.

@@ -1,0 +1,428 @@
+//! The event recorder of one source: what of a controller's remarks reaches the API, and as what.
+//!
+//! Remarks that are alike are aggregated, remarks that are equal are counted, and remarks that are too many are dropped, in that order: a dropped
+//! remark still counts. Events get names derived from what they say, so no other event changes them. Source: client-go `tools/record/events_cache.go`.
+//!
+//! The scheduler records through the newer events API: no count but a series, and the key leaves out the message.
+//! Blind spots: the periodic refresh of a series; writes are thought to succeed (`recreate` is for the one failure that the recorder repairs itself).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::runtime::Time;
+
+use super::clock::Clock;
+use super::lru::Lru;
+use super::object::{Kind, ObjKey, Object, ObjectRef};
+use super::queue::Bucket;
+use super::record::EventRecord;
+use super::write::{Edit, Patch, Write};
+
+/// From so many different messages on, alike remarks are one event.
+const AGGREGATE_FROM: usize = 10;
+/// Aggregation starts anew after so long without a remark, and so does a series after [`SERIES_QUIET`].
+const AGGREGATE_QUIET: Duration = Duration::from_secs(600);
+const SERIES_QUIET: Duration = Duration::from_secs(360);
+/// Events about one object at once, and seconds for each further one.
+const BURST: u32 = 25;
+const REFILL_SECONDS: u32 = 300;
+/// Entries of each cache.
+const CACHE: usize = 4096;
+
+/// The recorder of one source in one process.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    component: String,
+    host: Option<String>,
+    clock: Clock,
+    style: Style,
+    alike: Lru<Alike, Messages>,
+    seen: Lru<Said, Seen>,
+    spam: Lru<Subject, Bucket>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// `count` goes up.
+    Counted,
+    /// `series.count` goes up, once.
+    Series,
+}
+
+/// The object that a remark is about.
+type Subject = (ObjectRef, String);
+/// What remarks have in common that differ in their message.
+type Alike = (Subject, bool, &'static str);
+/// What equal remarks have in common; no message for an aggregate.
+type Said = (Alike, Option<String>);
+
+#[derive(Clone, Debug)]
+struct Messages {
+    different: BTreeSet<String>,
+    last: Time,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    name: String,
+    message: String,
+    count: i32,
+    first: Time,
+    last: Time,
+}
+
+impl Recorder {
+    /// A recorder of the classic kind, e.g. of `persistentvolume-controller`, or of `kubelet` with its node as `host`.
+    pub fn new(component: impl Into<String>, host: Option<String>, clock: Clock) -> Recorder {
+        Recorder {
+            component: component.into(),
+            host,
+            clock,
+            style: Style::Counted,
+            alike: Lru::new(CACHE),
+            seen: Lru::new(CACHE),
+            spam: Lru::new(CACHE),
+        }
+    }
+
+    /// A recorder of the newer kind, which the scheduler uses.
+    pub fn with_series(component: impl Into<String>, clock: Clock) -> Recorder {
+        Recorder {
+            style: Style::Series,
+            ..Recorder::new(component, None, clock)
+        }
+    }
+
+    /// What to write for a remark: a new event, a higher count, or nothing.
+    pub fn record(&mut self, record: &EventRecord, now: Time) -> Option<Write> {
+        match self.style {
+            Style::Counted => self.record_counted(record, now),
+            Style::Series => self.record_in_series(record, now),
+        }
+    }
+
+    /// What to write when the patch of a counted event found no event any more: the server forgets them after an hour.
+    pub fn recreate(&self, patch: &Write) -> Option<Write> {
+        let Write::Patch(patch) = patch else { return None };
+        let ((alike, _), seen) = self
+            .seen
+            .iter()
+            .find(|(_, seen)| *seen.name == *patch.target.key.name)?;
+        Some(self.create(alike, seen))
+    }
+
+    fn record_counted(&mut self, record: &EventRecord, now: Time) -> Option<Write> {
+        let alike = alike(record);
+        let (message, said) = self.aggregate(record, &alike, now);
+        let component = &self.component;
+        let seen = self.seen.entry(&said, || Seen {
+            name: event_name(component, &said, now),
+            message: message.clone(),
+            count: 0,
+            first: now,
+            last: now,
+        });
+        seen.count += 1;
+        seen.last = now;
+        let changed = (seen.message != message).then(|| message.clone());
+        seen.message = message;
+        let seen = seen.clone();
+        let bucket = self.spam.entry(&alike.0, || {
+            Bucket::every(Duration::from_secs(REFILL_SECONDS.into()), BURST)
+        });
+        if !bucket.try_take(now) {
+            return None;
+        }
+        if seen.count == 1 {
+            return Some(self.create(&alike, &seen));
+        }
+        Some(patch(
+            &alike,
+            &seen,
+            Edit::EventSeen {
+                count: seen.count,
+                message: changed,
+            },
+        ))
+    }
+
+    /// The message under which a remark is told, and the key under which it is counted.
+    fn aggregate(&mut self, record: &EventRecord, alike: &Alike, now: Time) -> (String, Said) {
+        let fresh = || Messages {
+            different: BTreeSet::new(),
+            last: now,
+        };
+        let messages = self.alike.entry(alike, fresh);
+        if now.since(messages.last) > AGGREGATE_QUIET {
+            *messages = fresh();
+        }
+        messages.different.insert(record.message.clone());
+        messages.last = now;
+        if messages.different.len() < AGGREGATE_FROM {
+            return (record.message.clone(), (alike.clone(), Some(record.message.clone())));
+        }
+        // The set stays just below the threshold; the real one drops any of its members.
+        messages.different.pop_first();
+        let message = format!("(combined from similar events): {}", record.message);
+        (message, (alike.clone(), None))
+    }
+
+    fn record_in_series(&mut self, record: &EventRecord, now: Time) -> Option<Write> {
+        let alike = alike(record);
+        let said = (alike.clone(), None);
+        let component = &self.component;
+        let fresh = || Seen {
+            name: event_name(component, &said, now),
+            message: record.message.clone(),
+            count: 0,
+            first: now,
+            last: now,
+        };
+        let seen = self.seen.entry(&said, fresh);
+        if now.since(seen.last) > SERIES_QUIET {
+            *seen = fresh();
+        }
+        seen.count += 1;
+        seen.last = now;
+        let seen = seen.clone();
+        match seen.count {
+            1 => Some(self.create(&alike, &seen)),
+            2 => Some(patch(&alike, &seen, Edit::EventSeries { count: 2 })),
+            _ => None,
+        }
+    }
+
+    fn create(&self, (subject, warning, reason): &Alike, seen: &Seen) -> Write {
+        let (regarding, uid) = subject;
+        let counted = self.style == Style::Counted;
+        let first = counted.then(|| self.clock.time(seen.first));
+        let event = Event {
+            metadata: ObjectMeta {
+                namespace: Some(event_namespace(regarding).into()),
+                name: Some(seen.name.clone()),
+                ..Default::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some(regarding.kind.api_version().into()),
+                kind: Some(regarding.kind.name().into()),
+                namespace: Some(regarding.key.namespace.to_string()).filter(|n| !n.is_empty()),
+                name: Some(regarding.key.name.to_string()),
+                uid: Some(uid.clone()),
+                ..Default::default()
+            },
+            type_: Some(if *warning { "Warning" } else { "Normal" }.into()),
+            reason: Some((*reason).into()),
+            message: Some(seen.message.clone()),
+            count: counted.then_some(seen.count),
+            first_timestamp: first,
+            last_timestamp: counted.then(|| self.clock.time(seen.last)),
+            event_time: (!counted).then(|| self.clock.micro_time(seen.first)),
+            source: counted.then(|| EventSource {
+                component: Some(self.component.clone()),
+                host: self.host.clone(),
+            }),
+            reporting_component: Some(self.component.clone()),
+            reporting_instance: self.host.clone(),
+            ..Default::default()
+        };
+        Write::Create(Object::new(event))
+    }
+}
+
+fn alike(record: &EventRecord) -> Alike {
+    let subject = (record.regarding.clone(), record.uid.clone());
+    (subject, record.warning, record.reason)
+}
+
+fn patch(alike: &Alike, seen: &Seen, edit: Edit) -> Write {
+    let regarding = &alike.0.0;
+    let key = ObjKey::new(event_namespace(regarding), seen.name.as_str());
+    Write::Patch(Patch::new(ObjectRef::new(Kind::Event, key), vec![edit]))
+}
+
+/// Events about objects of the whole cluster live in `default`.
+fn event_namespace(regarding: &ObjectRef) -> &str {
+    match &*regarding.key.namespace {
+        "" => "default",
+        namespace => namespace,
+    }
+}
+
+/// `<object>.<16 hex digits>`, as kubectl users know them; the digits stand for who said what about which object, and when for the first time.
+fn event_name(component: &str, (alike, message): &Said, now: Time) -> String {
+    let ((regarding, uid), warning, reason) = alike;
+    let mut hasher = blake3::Hasher::new();
+    let severity = if *warning { "w" } else { "n" };
+    let parts = [
+        component,
+        regarding.kind.name(),
+        uid,
+        severity,
+        reason,
+        message.as_deref().unwrap_or(""),
+    ];
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update(&[0]);
+    }
+    hasher.update(&now.0.to_le_bytes());
+    let mut digits = [0; 8];
+    digits.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    format!("{}.{:016x}", regarding.key.name, u64::from_be_bytes(digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BURST, Recorder};
+    use crate::api::object::{Kind, ObjKey, Object, ObjectRef};
+    use crate::api::write::{Edit, Write};
+    use crate::api::{ApiServer, Clock, EventRecord};
+    use crate::runtime::Time;
+    use k8s_openapi::api::core::v1::Event;
+    use std::time::Duration;
+
+    fn remark(claim: &str, message: &str) -> EventRecord {
+        EventRecord {
+            regarding: ObjectRef::new(Kind::PersistentVolumeClaim, ObjKey::new("default", claim)),
+            uid: format!("uid of {claim}"),
+            warning: false,
+            reason: "ExternalProvisioning",
+            message: message.into(),
+        }
+    }
+
+    fn recorder() -> Recorder {
+        Recorder::new("persistentvolume-controller", None, Clock::EPOCH)
+    }
+
+    fn event(write: Option<Write>) -> Event {
+        let Some(Write::Create(Object::Event(event))) = write else {
+            panic!("no new event: {write:?}")
+        };
+        Event::clone(&event)
+    }
+
+    fn counted(write: Option<Write>) -> (i32, Option<String>) {
+        let Some(Write::Patch(patch)) = write else {
+            panic!("no higher count: {write:?}")
+        };
+        let [Edit::EventSeen { count, message }] = patch.edits.as_slice() else {
+            panic!("{:?}", patch.edits)
+        };
+        (*count, message.clone())
+    }
+
+    #[test]
+    fn equal_remarks_are_counted_and_the_server_takes_them() {
+        let (mut recorder, mut server) = (recorder(), ApiServer::new(Clock::EPOCH));
+        let now = Time(2_000_000_000);
+        let first = recorder.record(&remark("data", "waiting"), now).unwrap();
+        let second = recorder
+            .record(&remark("data", "waiting"), now + Duration::from_secs(15))
+            .unwrap();
+        server.write("kcm", &first, now).unwrap();
+        let seen = server
+            .write("kcm", &second, now + Duration::from_secs(15))
+            .unwrap()
+            .object;
+        let json = seen.to_json();
+        assert_eq!(json["count"], 2);
+        assert_eq!(json["firstTimestamp"], "2026-01-01T00:00:02Z");
+        assert_eq!(json["lastTimestamp"], "2026-01-01T00:00:17Z");
+        assert_eq!(json["source"]["component"], "persistentvolume-controller");
+        assert_eq!(json["type"], "Normal");
+    }
+
+    #[test]
+    fn names_depend_on_what_is_said_and_on_nothing_else() {
+        let (mut one, mut two) = (recorder(), recorder());
+        two.record(&remark("other", "first"), Time::ZERO);
+        let name = |r: &mut Recorder, message| {
+            event(r.record(&remark("data", message), Time::ZERO))
+                .metadata
+                .name
+                .unwrap()
+        };
+        let waiting = name(&mut one, "waiting");
+        assert_eq!(waiting, name(&mut two, "waiting"));
+        assert_ne!(waiting, name(&mut one, "failed"));
+        assert!(
+            waiting.starts_with("data.") && waiting.len() == "data.".len() + 16,
+            "{waiting}"
+        );
+    }
+
+    #[test]
+    fn the_tenth_different_message_and_those_after_it_become_one_event() {
+        let mut recorder = recorder();
+        for i in 1..10 {
+            event(recorder.record(&remark("data", &format!("try {i}")), Time::ZERO));
+        }
+        let tenth = event(recorder.record(&remark("data", "try 10"), Time::ZERO));
+        assert_eq!(tenth.message.as_deref(), Some("(combined from similar events): try 10"));
+        let later = recorder.record(&remark("data", "try 11"), Time::ZERO);
+        assert_eq!(
+            counted(later),
+            (2, Some("(combined from similar events): try 11".into()))
+        );
+        let quiet = Time::ZERO + Duration::from_secs(601);
+        let fresh = event(recorder.record(&remark("data", "try 12"), quiet));
+        assert_eq!(fresh.message.as_deref(), Some("try 12"), "after ten quiet minutes");
+    }
+
+    #[test]
+    fn too_many_remarks_about_one_object_are_dropped_but_counted() {
+        let mut recorder = recorder();
+        let mut told = 0;
+        for _ in 0..40 {
+            told += u32::from(recorder.record(&remark("data", "waiting"), Time::ZERO).is_some());
+        }
+        assert_eq!(told, BURST);
+        assert!(
+            recorder.record(&remark("other", "waiting"), Time::ZERO).is_some(),
+            "objects do not share"
+        );
+        let later = recorder.record(&remark("data", "waiting"), Time::ZERO + Duration::from_secs(300));
+        assert_eq!(
+            counted(later).0,
+            41,
+            "one more after five minutes; the dropped ones count"
+        );
+        assert!(
+            recorder
+                .record(&remark("data", "waiting"), Time::ZERO + Duration::from_secs(301))
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_forgotten_event_is_made_again_with_its_count() {
+        let mut recorder = recorder();
+        recorder.record(&remark("data", "waiting"), Time::ZERO);
+        let late = Time::ZERO + Duration::from_secs(7200);
+        let patch = recorder.record(&remark("data", "waiting"), late).unwrap();
+        let again = event(recorder.recreate(&patch));
+        assert_eq!(again.count, Some(2));
+        assert_eq!(again.last_timestamp, Some(Clock::EPOCH.time(late)));
+        assert_eq!(again.metadata.name.as_deref(), Some(&*patch.target().key.name));
+    }
+
+    #[test]
+    fn the_scheduler_starts_a_series_with_the_second_remark_and_is_silent_after() {
+        let mut recorder = Recorder::with_series("default-scheduler", Clock::EPOCH);
+        let first = event(recorder.record(&remark("data", "no nodes"), Time::ZERO));
+        assert_eq!((first.count, first.first_timestamp), (None, None));
+        assert!(first.event_time.is_some());
+        let second = recorder.record(&remark("data", "another message"), Time(1)).unwrap();
+        let Write::Patch(patch) = &second else {
+            panic!("{second:?}")
+        };
+        assert_eq!(patch.edits, [Edit::EventSeries { count: 2 }]);
+        assert!(recorder.record(&remark("data", "no nodes"), Time(2)).is_none());
+        let quiet = Time::ZERO + Duration::from_secs(400);
+        event(recorder.record(&remark("data", "no nodes"), quiet));
+    }
+}
