@@ -1,6 +1,7 @@
 //! wavetank: a deterministic Kubernetes storage cluster around a real CSI driver.
 
 pub mod api;
+pub mod cluster;
 pub mod control;
 pub mod controllers;
 pub mod host;
@@ -8,3 +9,4 @@ pub mod link;
 pub mod runtime;
 pub mod scenario;
 pub mod sidecars;
+pub mod trace;

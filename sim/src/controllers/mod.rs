@@ -1,3 +1,4 @@
 //! The controllers of kube-controller-manager and kube-scheduler, each under its Kubernetes name.
 
 pub mod binder;
+pub mod scheduler;

@@ -105,6 +105,9 @@ pub struct InProcess {
     pub services: Services,
 }
 
+/// What a caller reads when the process behind the socket dies during its call.
+pub const DISCONNECTED: &str = "error reading from server: EOF";
+
 type Head = http::Response<mpsc::UnboundedReceiver<Result<Frame<Bytes>, Status>>>;
 
 impl Service<http::Request<Body>> for InProcess {
@@ -121,7 +124,7 @@ impl Service<http::Request<Body>> for InProcess {
         let handler = self.services.handler(request.uri().path());
         self.tasks.spawn(serve(handler, request, head));
         async move {
-            let lost = || Status::unavailable("error reading from server: EOF");
+            let lost = || Status::unavailable(DISCONNECTED);
             let response: Head = received.await.map_err(|_| lost())?;
             // A stream that ends without trailers was cut off: the generated client reports it as an error of its own.
             Ok(response.map(|frames| Body::new(StreamBody::new(frames))))

@@ -4,7 +4,9 @@ pub mod call;
 pub mod inproc;
 pub mod layers;
 pub mod machine;
+mod tank_runtime;
 
 pub use call::{Call, CallError, CsiReply, CsiRequest, METHODS, Socket, Wire};
 pub use inproc::{Factory, InProcess, NodeSeat, Seat, Services};
 pub use machine::{MachineAnswer, MachineError, MachineOp, PathKind};
+pub use tank_runtime::{EPOCH_SECONDS, TankRuntime};

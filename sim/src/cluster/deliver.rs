@@ -1,0 +1,293 @@
+//! The way from a write to those who watch, and the life of a process between start and death.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::process::{Liveness, Process, ProcessSpec};
+use super::{Cluster, Due, ProcessId, Who};
+use crate::api::{Change, Delta, Kind, ObjKey, Object};
+use crate::control::{Outcome, Signal};
+use crate::trace::{ProcessChange, Record, What};
+
+impl Cluster {
+    /// Adds a process; it does not run until [`Cluster::start`].
+    pub fn add_process(&mut self, spec: ProcessSpec) -> ProcessId {
+        let id = ProcessId(u32::try_from(self.processes.len()).expect("fewer than four billion processes"));
+        let lane = self.board.lane(&spec.name);
+        let process = Process::new(spec, lane);
+        self.names.insert(Arc::clone(&process.name), id);
+        if process.node_bound {
+            let node = process.node.clone().expect("a node-bound process has a node");
+            self.node_watchers.insert(node, id);
+            // Kinds other than its own pods and its own node come to it like to everybody.
+            for kind in process.kinds.iter().filter(|k| !matches!(k, Kind::Pod | Kind::Node)) {
+                self.watchers.entry(*kind).or_default().push(id);
+            }
+        } else {
+            for kind in &process.kinds {
+                self.watchers.entry(*kind).or_default().push(id);
+            }
+        }
+        self.processes.push(process);
+        id
+    }
+
+    /// The process of this name.
+    pub fn process(&self, name: &str) -> Option<ProcessId> {
+        self.names.get(name).copied()
+    }
+
+    /// The names of all processes, in order.
+    pub fn process_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.names.keys()
+    }
+
+    /// Whether a process runs.
+    pub fn liveness(&self, id: ProcessId) -> Liveness {
+        self.processes[id.0 as usize].liveness
+    }
+
+    /// Starts a process that is down. Its informers are filled a little later.
+    pub fn start(&mut self, id: ProcessId) {
+        let latency = self.latency.start;
+        let process = &mut self.processes[id.0 as usize];
+        assert_eq!(process.liveness, Liveness::Down, "{} runs already", process.name);
+        process.reset();
+        process.liveness = Liveness::Starting;
+        let who = Who {
+            process: id,
+            incarnation: process.incarnation,
+        };
+        let at = self.board.now() + latency;
+        self.schedule(who, at, Due::Synced(who));
+    }
+
+    /// Kills a process: everything it remembered and everything under way for it is gone.
+    pub fn kill(&mut self, id: ProcessId) {
+        self.end(id, ProcessChange::Killed);
+    }
+
+    pub(super) fn end(&mut self, id: ProcessId, change: ProcessChange) {
+        let now = self.now();
+        let process = &mut self.processes[id.0 as usize];
+        if process.liveness == Liveness::Down {
+            return;
+        }
+        process.reset();
+        if let Some((_, ticket)) = process.wake.take() {
+            self.board.cancel(ticket);
+        }
+        if let Some(tasks) = process.tasks.take() {
+            tasks.kill();
+            self.board.stir();
+        }
+        let name = Arc::clone(&process.name);
+        self.calls.retain(|_, call| call.who.process != id);
+        self.trace.push(Record {
+            at: now,
+            process: name,
+            what: What::Process(change),
+        });
+    }
+
+    /// A process exits by itself; the container runtime starts it again: at once the first time, then 10 s doubling up to 300 s.
+    pub(super) fn exit(&mut self, id: ProcessId, message: String) {
+        let exits = self.processes[id.0 as usize].exits;
+        self.end(id, ProcessChange::Exited(message));
+        let process = &mut self.processes[id.0 as usize];
+        process.exits += 1;
+        let delay = match exits {
+            0 => Duration::from_secs(1),
+            n => crate::api::exponential(Duration::from_secs(10), Duration::from_secs(300), n - 1),
+        };
+        let lane = process.lane;
+        self.board.after(lane, delay, Due::Restart(id));
+    }
+
+    pub(super) fn synced(&mut self, who: Who) {
+        if !self.is_current(who) {
+            return;
+        }
+        let now = self.now();
+        let process = &mut self.processes[who.process.0 as usize];
+        process.liveness = Liveness::Running;
+        let bound_to = if process.node_bound { process.node.clone() } else { None };
+        let kinds = process.kinds.clone();
+        let mut lists: Vec<(Kind, Vec<Object>)> = Vec::new();
+        for kind in kinds {
+            let objects = match (&bound_to, kind) {
+                (Some(node), Kind::Pod) => self.pods_on(node),
+                (Some(node), Kind::Node) => self
+                    .api
+                    .object(Kind::Node, &ObjKey::cluster(Arc::clone(node)))
+                    .cloned()
+                    .into_iter()
+                    .collect(),
+                _ => self.api.objects(kind).cloned().collect(),
+            };
+            lists.push((kind, objects));
+        }
+        let process = &mut self.processes[who.process.0 as usize];
+        let mut deltas: Vec<Delta> = Vec::new();
+        for (kind, objects) in lists {
+            deltas.extend(process.cache.replace(kind, objects));
+        }
+        for delta in &deltas {
+            for shell in process.shells.iter_mut().filter(|s| s.kinds().contains(&delta.kind())) {
+                shell.notice(&process.cache, delta, now);
+            }
+        }
+        process.shells.iter_mut().for_each(|s| s.start(&process.cache, now));
+        let name = Arc::clone(&process.name);
+        self.trace.push(Record {
+            at: now,
+            process: name,
+            what: What::Process(ProcessChange::Started),
+        });
+        self.announce_sockets(who.process);
+        self.pump(who.process);
+    }
+
+    fn pods_on(&self, node: &str) -> Vec<Object> {
+        let pods = self
+            .api
+            .list::<Pod>()
+            .filter(|p| p.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node));
+        pods.map(|pod| Object::Pod(Arc::clone(pod))).collect()
+    }
+
+    /// Sends the changes of the last write on their way.
+    pub(super) fn publish_changes(&mut self) {
+        let mut changes = std::mem::take(&mut self.changes);
+        self.api.drain_changes(&mut changes);
+        for change in changes.drain(..) {
+            let change = Arc::new(change);
+            let kind = change.object.kind();
+            let watchers = self.watchers.get(&kind).map_or(0, Vec::len);
+            for nth in 0..watchers {
+                let id = self.watchers[&kind][nth];
+                self.send_change(id, &change);
+            }
+            if let Some(id) = self.node_watcher(&change.object) {
+                self.send_change(id, &change);
+            }
+        }
+        self.changes = changes;
+    }
+
+    fn node_watcher(&self, object: &Object) -> Option<ProcessId> {
+        let node = match object {
+            Object::Pod(pod) => pod.spec.as_ref()?.node_name.as_deref()?,
+            Object::Node(node) => node.metadata.name.as_deref()?,
+            _ => return None,
+        };
+        self.node_watchers.get(node).copied()
+    }
+
+    fn send_change(&mut self, id: ProcessId, change: &Arc<Change>) {
+        let now = self.board.now();
+        let process = &mut self.processes[id.0 as usize];
+        if process.liveness != Liveness::Running {
+            return;
+        }
+        let delay = self
+            .latency
+            .watch(&self.chance, &process.name, change.object.kind(), now);
+        let who = Who {
+            process: id,
+            incarnation: process.incarnation,
+        };
+        let lane = process.lane;
+        self.board.at(lane, now + delay, Due::Deliver(who, Arc::clone(change)));
+    }
+
+    pub(super) fn deliver(&mut self, who: Who, change: &Change) {
+        if !self.is_current(who) {
+            return;
+        }
+        let now = self.board.now();
+        let process = &mut self.processes[who.process.0 as usize];
+        let Some(delta) = process.cache.apply(change) else {
+            return;
+        };
+        let kind = delta.kind();
+        for shell in process.shells.iter_mut().filter(|s| s.kinds().contains(&kind)) {
+            shell.notice(&process.cache, &delta, now);
+        }
+        self.pump(who.process);
+    }
+
+    pub(super) fn signalled(&mut self, who: Who, signal: &Signal) {
+        if !self.is_current(who) {
+            return;
+        }
+        let now = self.board.now();
+        self.processes[who.process.0 as usize]
+            .shells
+            .iter_mut()
+            .for_each(|s| s.signal(signal, now));
+        self.pump(who.process);
+    }
+
+    /// Sends a signal to a process if it runs.
+    pub(super) fn signal(&mut self, id: ProcessId, signal: Signal) {
+        let process = &self.processes[id.0 as usize];
+        if process.liveness == Liveness::Running {
+            let who = Who {
+                process: id,
+                incarnation: process.incarnation,
+            };
+            self.schedule(who, self.board.now() + self.latency.machine, Due::Signal(who, signal));
+        }
+    }
+
+    pub(super) fn outcome(&mut self, who: Who, shell: usize, token: u64, outcome: &Outcome) {
+        if !self.is_current(who) {
+            return;
+        }
+        let now = self.board.now();
+        let process = &mut self.processes[who.process.0 as usize];
+        process.shells[shell].outcome(&mut process.cache, token, outcome, now);
+        self.pump(who.process);
+    }
+
+    /// Starts whatever the controllers of a process can start now, and sets the wake-up for the rest.
+    pub(super) fn pump(&mut self, id: ProcessId) {
+        let now = self.board.now();
+        let at = id.0 as usize;
+        let who = Who {
+            process: id,
+            incarnation: self.processes[at].incarnation,
+        };
+        for shell in 0..self.processes[at].shells.len() {
+            let process = &mut self.processes[at];
+            let pumped = process.shells[shell].pump(&mut process.cache, now);
+            for request in pumped.requests {
+                self.request(who, shell, request);
+            }
+            for record in pumped.records {
+                self.record(id, &record);
+            }
+            if let Some(message) = pumped.exit {
+                self.exit(id, message);
+                return;
+            }
+        }
+        self.set_wake(who);
+    }
+
+    fn set_wake(&mut self, who: Who) {
+        let process = &self.processes[who.process.0 as usize];
+        let Some(due) = process.next_due() else { return };
+        if let Some((at, ticket)) = process.wake {
+            if at <= due {
+                return;
+            }
+            self.board.cancel(ticket);
+        }
+        let ticket = self.schedule(who, due, Due::Wake(who));
+        self.processes[who.process.0 as usize].wake = Some((due, ticket));
+    }
+}

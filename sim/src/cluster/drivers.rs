@@ -1,0 +1,430 @@
+//! The drivers behind the cluster: their processes, and the way of a call to them and back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tonic::{Code, Status};
+use tower::{Layer, util::BoxCloneService};
+
+use super::{Cluster, Due, ProcessId, Who};
+use crate::link::inproc::DISCONNECTED;
+use crate::link::layers::{DeadlineLayer, Sleeper, Tamper, TamperLayer};
+use crate::link::{Call, CallError, CsiReply, InProcess, Services, Socket, Wire};
+use crate::runtime::{Board, Lane, Tasks, Time};
+use crate::trace::{ProcessChange, Record, What};
+
+/// Starts one process of a driver: called at every start, with the tasks of that incarnation.
+pub type Launch = Box<dyn FnMut(Launching) -> BoxFuture<'static, Result<Services, String>>>;
+
+/// What a [`Launch`] builds a seat from.
+pub struct Launching {
+    /// The process's own lane on the agenda.
+    pub lane: Lane,
+    /// The agenda.
+    pub board: Arc<Board<Due>>,
+    /// The tasks of this incarnation.
+    pub tasks: Tasks,
+    /// Counts from 1.
+    pub incarnation: u32,
+}
+
+/// Answers calls without a driver: for tests of the cluster itself.
+pub type Scripted = Box<dyn FnMut(&ScriptedCall<'_>) -> (Duration, Result<CsiReply, Status>)>;
+
+/// A call that reached a script.
+pub struct ScriptedCall<'a> {
+    /// Who calls.
+    pub process: &'a str,
+    /// The node of the socket, for node sockets.
+    pub node: Option<&'a str>,
+    /// The call.
+    pub call: &'a Call,
+    /// When.
+    pub now: Time,
+}
+
+/// A driver to be added to a cluster.
+pub enum DriverSpec {
+    /// One process of a real driver.
+    Process {
+        /// The driver's name.
+        driver: Arc<str>,
+        /// The process's name in traces, e.g. `csi.example.com/controller` or `node-1/csi.example.com`.
+        name: Arc<str>,
+        /// The node it serves; `None` for the controller.
+        node: Option<Arc<str>>,
+        /// Starts it.
+        launch: Launch,
+    },
+    /// A script that answers every call to a driver.
+    Scripted {
+        /// The driver's name.
+        driver: Arc<str>,
+        /// The script.
+        script: Scripted,
+    },
+}
+
+/// Something that happens to the next calls of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injection {
+    /// The method, e.g. `NodeStageVolume`.
+    pub method: String,
+    /// Only calls to this node's socket, when given.
+    pub node: Option<String>,
+    /// Only calls to this driver, when given.
+    pub driver: Option<String>,
+    /// How many calls it strikes.
+    pub times: u32,
+    /// What it does.
+    pub tamper: Tamper,
+}
+
+#[derive(Default)]
+pub(super) struct Drivers {
+    processes: Vec<DriverProcess>,
+    seats: BTreeMap<(Arc<str>, Option<Arc<str>>), usize>,
+    scripts: BTreeMap<Arc<str>, Scripted>,
+    injections: Vec<Injection>,
+}
+
+struct DriverProcess {
+    name: Arc<str>,
+    lane: Lane,
+    launch: Launch,
+    incarnation: u32,
+    state: DriverState,
+    tasks: Option<Tasks>,
+}
+
+enum DriverState {
+    /// Nobody has called it yet: it starts with the first call.
+    Dormant,
+    /// It is starting; these calls wait.
+    Starting(Vec<(u64, Tamper)>),
+    Up(Services),
+    Down,
+}
+
+impl Drivers {
+    pub fn kill_all(&mut self) {
+        for process in &mut self.processes {
+            process.state = DriverState::Down;
+            if let Some(tasks) = process.tasks.take() {
+                tasks.kill();
+            }
+        }
+    }
+
+    /// The tamper for this call; the injection that gave it counts down.
+    fn tamper(&mut self, driver: &str, node: Option<&str>, method: &str) -> Tamper {
+        let hit = self.injections.iter_mut().position(|i| {
+            i.method == method
+                && i.node.as_deref().is_none_or(|n| Some(n) == node)
+                && i.driver.as_deref().is_none_or(|d| d == driver)
+        });
+        let Some(hit) = hit else { return Tamper::Pass };
+        let injection = &mut self.injections[hit];
+        injection.times -= 1;
+        let tamper = injection.tamper.clone();
+        if injection.times == 0 {
+            self.injections.remove(hit);
+        }
+        tamper
+    }
+}
+
+/// The agenda as a clock for the layers of a call.
+#[derive(Clone)]
+pub struct BoardClock {
+    /// The agenda.
+    pub board: Arc<Board<Due>>,
+    /// Whose lane the waits stand in.
+    pub lane: Lane,
+}
+
+impl Sleeper for BoardClock {
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.board.turn(self.lane, duration).boxed()
+    }
+}
+
+impl Cluster {
+    /// Adds a driver process or a script.
+    pub fn add_driver(&mut self, spec: DriverSpec) {
+        match spec {
+            DriverSpec::Process {
+                driver,
+                name,
+                node,
+                launch,
+            } => {
+                let lane = self.board.lane(&name);
+                let at = self.drivers.processes.len();
+                let state = DriverState::Dormant;
+                self.drivers.processes.push(DriverProcess {
+                    name,
+                    lane,
+                    launch,
+                    incarnation: 0,
+                    state,
+                    tasks: None,
+                });
+                self.drivers.seats.insert((driver, node), at);
+            }
+            DriverSpec::Scripted { driver, script } => {
+                self.drivers.scripts.insert(driver, script);
+            }
+        }
+    }
+
+    /// What is to happen to the next calls of a kind.
+    pub fn inject(&mut self, injection: Injection) {
+        assert!(injection.times > 0, "an injection strikes at least once");
+        self.drivers.injections.push(injection);
+    }
+
+    /// Injections that have not struck as often as they should.
+    pub fn pending_injections(&self) -> &[Injection] {
+        &self.drivers.injections
+    }
+
+    /// The names of the driver processes.
+    pub fn driver_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.drivers.processes.iter().map(|p| &p.name)
+    }
+
+    /// Kills a driver process by name; it stays down until [`Cluster::start_driver`]. `false` when there is none of that name.
+    pub fn kill_driver(&mut self, name: &str) -> bool {
+        let Some(process) = self.drivers.processes.iter_mut().find(|p| &*p.name == name) else {
+            return false;
+        };
+        process.state = DriverState::Down;
+        if let Some(tasks) = process.tasks.take() {
+            tasks.kill();
+            self.board.stir();
+        }
+        let name = Arc::clone(&process.name);
+        self.trace.push(Record {
+            at: self.board.now(),
+            process: name,
+            what: What::Process(ProcessChange::Killed),
+        });
+        true
+    }
+
+    /// Starts a driver process that was killed; it comes up with the next call. `false` when there is none of that name.
+    pub fn start_driver(&mut self, name: &str) -> bool {
+        let Some(at) = self.drivers.processes.iter().position(|p| &*p.name == name) else {
+            return false;
+        };
+        self.launch(at);
+        true
+    }
+
+    pub(super) fn send_call(&mut self, id: u64, who: Who, call: &Arc<Call>) {
+        let process = &self.processes[who.process.0 as usize];
+        let node = if call.socket == Socket::Node {
+            process.node.clone()
+        } else {
+            None
+        };
+        let tamper = self
+            .drivers
+            .tamper(&call.driver, node.as_deref(), call.request.method());
+        if tamper != Tamper::Pass {
+            let name = Arc::clone(&process.name);
+            let what = What::Fault(format!("{}: {}", call.request.method(), describe(&tamper)));
+            self.trace.push(Record {
+                at: self.board.now(),
+                process: name,
+                what,
+            });
+        }
+        if self.drivers.scripts.contains_key(&call.driver) {
+            self.run_script(id, who, call, node.as_deref(), tamper);
+            return;
+        }
+        let seat = self.drivers.seats.get(&(Arc::clone(&call.driver), node)).copied();
+        let Some(at) = seat else {
+            return self.refuse(id, who.process);
+        };
+        if matches!(self.drivers.processes[at].state, DriverState::Dormant) {
+            self.launch(at);
+        }
+        match &mut self.drivers.processes[at].state {
+            DriverState::Starting(waiting) => waiting.push((id, tamper)),
+            DriverState::Up(services) => {
+                let services = services.clone();
+                self.carry(id, at, services, tamper);
+            }
+            DriverState::Down => self.refuse(id, who.process),
+            DriverState::Dormant => unreachable!("a dormant driver process was just launched"),
+        }
+    }
+
+    fn refuse(&self, id: u64, caller: ProcessId) {
+        let status =
+            Status::unavailable("connection error: desc = \"transport: Error while dialing: connection refused\"");
+        let error = CallError {
+            status,
+            disconnected: true,
+        };
+        let lane = self.processes[caller.0 as usize].lane;
+        self.board.after(lane, self.latency.call, Due::Replied(id, Err(error)));
+    }
+
+    fn launch(&mut self, at: usize) {
+        let process = &mut self.drivers.processes[at];
+        process.incarnation += 1;
+        process.state = DriverState::Starting(Vec::new());
+        let tasks = Tasks::new(&process.name);
+        process.tasks = Some(tasks.clone());
+        let (incarnation, lane, board) = (process.incarnation, process.lane, Arc::clone(&self.board));
+        let launching = Launching {
+            lane,
+            board: Arc::clone(&board),
+            tasks: tasks.clone(),
+            incarnation,
+        };
+        let starting = (process.launch)(launching);
+        tasks.spawn(async move {
+            let services = starting.await;
+            board.after(lane, Duration::ZERO, Due::DriverUp(at, incarnation, services));
+        });
+        self.board.stir();
+    }
+
+    pub(super) fn driver_up(&mut self, at: usize, incarnation: u32, services: Result<Services, String>) {
+        let now = self.board.now();
+        let process = &mut self.drivers.processes[at];
+        if process.incarnation != incarnation {
+            return;
+        }
+        let DriverState::Starting(waiting) = &mut process.state else {
+            return;
+        };
+        let waiting = std::mem::take(waiting);
+        let name = Arc::clone(&process.name);
+        let change = match services {
+            Ok(services) => {
+                process.state = DriverState::Up(services.clone());
+                for (id, tamper) in waiting {
+                    self.carry(id, at, services.clone(), tamper);
+                }
+                ProcessChange::Started
+            }
+            Err(message) => {
+                process.state = DriverState::Down;
+                let callers = waiting
+                    .iter()
+                    .filter_map(|(id, _)| Some((*id, self.calls.get(id)?.who.process)));
+                callers
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|(id, caller)| self.refuse(id, caller));
+                ProcessChange::Failed(message)
+            }
+        };
+        self.trace.push(Record {
+            at: now,
+            process: name,
+            what: What::Process(change),
+        });
+    }
+
+    /// Sends a call through its layers to a driver process that is up.
+    fn carry(&mut self, id: u64, at: usize, services: Services, tamper: Tamper) {
+        let Some(flight) = self.calls.get(&id) else { return };
+        let call = Arc::clone(&flight.call);
+        let process = &mut self.processes[flight.who.process.0 as usize];
+        let caller = process.tasks.get_or_insert_with(|| Tasks::new(&process.name)).clone();
+        let (lane, board, back) = (process.lane, Arc::clone(&self.board), self.latency.call);
+        let tasks = self.drivers.processes[at]
+            .tasks
+            .clone()
+            .expect("a process that is up has tasks");
+        let clock: Arc<dyn Sleeper> = Arc::new(BoardClock {
+            board: Arc::clone(&board),
+            lane,
+        });
+        let wire = TamperLayer {
+            tamper,
+            clock: Arc::clone(&clock),
+        }
+        .layer(InProcess { tasks, services });
+        let wire: Wire = BoxCloneService::new(
+            DeadlineLayer {
+                timeout: call.timeout,
+                clock,
+            }
+            .layer(wire),
+        );
+        caller.spawn(async move {
+            let result = call.request.clone().send(wire, call.timeout).await;
+            let result = result.map_err(|status| CallError {
+                disconnected: is_disconnect(&status),
+                status,
+            });
+            board.after(lane, back, Due::Replied(id, result));
+        });
+        self.board.stir();
+    }
+
+    fn run_script(&mut self, id: u64, who: Who, call: &Arc<Call>, node: Option<&str>, tamper: Tamper) {
+        let now = self.board.now();
+        let process = &self.processes[who.process.0 as usize];
+        let (name, lane) = (Arc::clone(&process.name), process.lane);
+        let scripted = ScriptedCall {
+            process: &name,
+            node,
+            call,
+            now,
+        };
+        let mut ask = || (self.drivers.scripts.get_mut(&call.driver).expect("the caller looked"))(&scripted);
+        let (took, result) = match tamper {
+            Tamper::Pass => ask(),
+            Tamper::Refuse(code, message) => (Duration::ZERO, Err(Status::new(code, message))),
+            Tamper::Replace(code, message) => (ask().0, Err(Status::new(code, message))),
+            Tamper::Late(by) | Tamper::Delay(by) => {
+                let (took, result) = ask();
+                (took + by, result)
+            }
+            Tamper::Lose => {
+                let _ = ask();
+                (call.timeout, Err(Status::deadline_exceeded("")))
+            }
+        };
+        let (after, result) = if took >= call.timeout {
+            (
+                call.timeout,
+                Err(Status::deadline_exceeded("context deadline exceeded")),
+            )
+        } else {
+            (took + self.latency.call, result)
+        };
+        let result = result.map_err(|status| CallError {
+            status,
+            disconnected: false,
+        });
+        self.board.after(lane, after, Due::Replied(id, result));
+    }
+}
+
+fn is_disconnect(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.message() == DISCONNECTED
+}
+
+fn describe(tamper: &Tamper) -> String {
+    match tamper {
+        Tamper::Pass => String::from("nothing"),
+        Tamper::Refuse(code, _) => format!("answered {code:?} without the driver"),
+        Tamper::Replace(code, _) => format!("executed, but answered {code:?}"),
+        Tamper::Late(by) => format!("the answer comes {} ms late", by.as_millis()),
+        Tamper::Lose => String::from("executed, but the answer is lost"),
+        Tamper::Delay(by) => format!("reaches the driver {} ms late", by.as_millis()),
+    }
+}

@@ -1,0 +1,252 @@
+//! The cluster: processes, API server, nodes and drivers on one agenda, one effect at a time.
+//!
+//! [`Cluster::step`] releases the next entry of the agenda and performs it. Everything a process does goes the same way: its shell asks for an effect,
+//! the effect is performed when its turn comes, watchers and the process itself learn of it when theirs comes. Nothing else happens between two entries.
+
+mod deliver;
+mod drivers;
+mod latency;
+mod nodes;
+mod perform;
+mod process;
+#[cfg(test)]
+mod tests;
+mod user;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::{ApiServer, Change, Clock, Kind, Object, Write};
+use crate::control::{Outcome, Request, Signal};
+use crate::link::{Call, CallError, CsiReply, Services};
+use crate::runtime::{Board, Chance, Entry, Tasks, Ticket, Time, settle};
+use crate::trace::Trace;
+
+pub use drivers::{BoardClock, DriverSpec, Injection, Launch, Launching, Scripted, ScriptedCall};
+pub use latency::Latency;
+pub use nodes::{Machine, NodeSpec};
+pub use process::{Liveness, ProcessId, ProcessSpec};
+
+use drivers::Drivers;
+use nodes::Nodes;
+use process::Process;
+
+/// What the cluster finds on its agenda.
+pub enum Due {
+    /// The informers of a starting process are filled.
+    Synced(Who),
+    /// A delayed key of a process is due.
+    Wake(Who),
+    /// An effect reaches what it is meant for.
+    Perform(Who, usize, Request),
+    /// A process learns what came of an effect.
+    Outcome(Who, usize, u64, Outcome),
+    /// A watch event reaches a process.
+    Deliver(Who, Arc<Change>),
+    /// Something else reaches a process.
+    Signal(Who, Signal),
+    /// A recorder writes an event.
+    Emit(ProcessId, Write),
+    /// A container that exited is started again.
+    Restart(ProcessId),
+    /// The caller's task has the answer to a call.
+    Replied(u64, Result<CsiReply, CallError>),
+    /// A driver process has its services, or could not start.
+    DriverUp(usize, u32, Result<Services, String>),
+}
+
+/// One incarnation of a process: what is meant for a dead one goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    process: ProcessId,
+    incarnation: u32,
+}
+
+struct InFlight {
+    who: Who,
+    shell: usize,
+    token: u64,
+    call: Arc<Call>,
+    sent: Time,
+}
+
+/// A Kubernetes storage cluster.
+pub struct Cluster {
+    /// The agenda. Declared first, so that a dropped cluster drops its waiting tasks' places before the tasks.
+    board: Arc<Board<Due>>,
+    chance: Chance,
+    latency: Latency,
+    api: ApiServer,
+    trace: Trace,
+    processes: Vec<Process>,
+    names: BTreeMap<Arc<str>, ProcessId>,
+    /// Who watches a kind: processes that see every object of it.
+    watchers: BTreeMap<Kind, Vec<ProcessId>>,
+    /// The process that sees only what concerns a node.
+    node_watchers: BTreeMap<Arc<str>, ProcessId>,
+    nodes: Nodes,
+    drivers: Drivers,
+    calls: BTreeMap<u64, InFlight>,
+    next_call: u64,
+    changes: Vec<Change>,
+}
+
+impl Cluster {
+    /// An empty cluster. Only inside [`crate::runtime::run`].
+    pub fn new(seed: u64, latency: Latency, trace: Trace) -> Cluster {
+        let board = Arc::new(Board::default());
+        Cluster {
+            board,
+            chance: Chance::new(seed),
+            latency,
+            api: ApiServer::new(Clock::EPOCH),
+            trace,
+            processes: Vec::new(),
+            names: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            node_watchers: BTreeMap::new(),
+            nodes: Nodes::default(),
+            drivers: Drivers::default(),
+            calls: BTreeMap::new(),
+            next_call: 1,
+            changes: Vec::new(),
+        }
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Time {
+        self.board.now()
+    }
+
+    /// The chance of this run.
+    pub fn chance(&self) -> &Chance {
+        &self.chance
+    }
+
+    /// The API server, to look at.
+    pub fn api(&self) -> &ApiServer {
+        &self.api
+    }
+
+    /// The trace so far.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// The trace, to begin or take it.
+    pub fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    /// Performs the next entry of the agenda. `false` when there is none.
+    pub async fn step(&mut self) -> bool {
+        match self.board.pop() {
+            None => return false,
+            Some(Entry::Turn(release)) => {
+                if release.send(()).is_ok() {
+                    settle().await;
+                }
+            }
+            Some(Entry::Event(due)) => self.dispatch(due),
+        }
+        if self.board.take_stirred() {
+            settle().await;
+        }
+        true
+    }
+
+    /// Runs until `until`, or until `stop` says so after an entry. Time ends at `until` unless stopped before.
+    pub async fn run_until(&mut self, until: Time, mut stop: impl FnMut(&Cluster) -> bool) -> bool {
+        if stop(self) {
+            return true;
+        }
+        while self.board.peek().is_some_and(|due| due <= until) {
+            self.step().await;
+            if stop(self) {
+                return true;
+            }
+        }
+        self.board.pass_to(until);
+        false
+    }
+
+    /// Runs for a while.
+    pub async fn run_for(&mut self, duration: std::time::Duration) {
+        let until = self.now() + duration;
+        self.run_until(until, |_| false).await;
+    }
+
+    /// Takes the cluster down: kills every process, lets the executor drop their tasks.
+    pub async fn shut_down(mut self) -> Trace {
+        let tasks: Vec<Tasks> = self.processes.iter_mut().filter_map(|p| p.tasks.take()).collect();
+        tasks.iter().for_each(Tasks::kill);
+        self.drivers.kill_all();
+        settle().await;
+        std::mem::take(&mut self.trace)
+    }
+
+    fn dispatch(&mut self, due: Due) {
+        match due {
+            Due::Synced(who) => self.synced(who),
+            Due::Wake(who) => {
+                if self.is_current(who) {
+                    self.processes[who.process.0 as usize].wake = None;
+                    self.pump(who.process);
+                }
+            }
+            Due::Perform(who, shell, request) => self.perform(who, shell, &request),
+            Due::Outcome(who, shell, token, outcome) => self.outcome(who, shell, token, &outcome),
+            Due::Deliver(who, change) => self.deliver(who, &change),
+            Due::Signal(who, signal) => self.signalled(who, &signal),
+            Due::Emit(process, write) => self.emit(process, write),
+            Due::Restart(process) => {
+                if self.processes[process.0 as usize].liveness == Liveness::Down {
+                    self.start(process);
+                }
+            }
+            Due::Replied(call, result) => self.replied(call, result),
+            Due::DriverUp(driver, incarnation, services) => self.driver_up(driver, incarnation, services),
+        }
+    }
+
+    fn is_current(&self, who: Who) -> bool {
+        let process = &self.processes[who.process.0 as usize];
+        process.incarnation == who.incarnation && process.liveness != Liveness::Down
+    }
+
+    /// Applies a write on behalf of `by` and tells the watchers.
+    fn write(
+        &mut self,
+        by: &Arc<str>,
+        component: &str,
+        write: &Arc<Write>,
+    ) -> Result<crate::api::Written, crate::api::ApiError> {
+        let now = self.now();
+        let before = if self.trace.is_on() { self.stored(write) } else { None };
+        let result = self.api.write(component, write, now);
+        if self.trace.is_on() {
+            let what = crate::trace::What::Write {
+                write: Arc::clone(write),
+                before,
+                result: result.clone(),
+            };
+            self.trace.push(crate::trace::Record {
+                at: now,
+                process: Arc::clone(by),
+                what,
+            });
+        }
+        self.publish_changes();
+        result
+    }
+
+    fn stored(&self, write: &Write) -> Option<Object> {
+        let target = write.target();
+        self.api.object(target.kind, &target.key).cloned()
+    }
+
+    /// Puts an event of `who` on the agenda.
+    fn schedule(&self, who: Who, at: Time, due: Due) -> Ticket {
+        self.board.at(self.processes[who.process.0 as usize].lane, at, due)
+    }
+}

@@ -1,0 +1,131 @@
+//! Effects become real: each kind goes to what it is meant for, and its outcome goes back to the controller that asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cluster, Due, InFlight, ProcessId, Who};
+use crate::api::{EventRecord, Write};
+use crate::control::{Effect, Outcome, Request};
+use crate::link::{Call, CallError, CsiReply};
+use crate::trace::{Record, What};
+
+impl Cluster {
+    /// An effect was asked for: it waits for its turn.
+    pub(super) fn request(&mut self, who: Who, shell: usize, request: Request) {
+        let now = self.board.now();
+        let latency = &self.latency;
+        let process = &mut self.processes[who.process.0 as usize];
+        let after = match &*request.effect {
+            Effect::Write(_) => process.hold_back(now) + latency.write,
+            Effect::Read(_) => process.hold_back(now) + latency.read,
+            Effect::Call(_) => latency.call,
+            Effect::Machine(_) | Effect::Registration(_) => latency.machine,
+            Effect::Wait(duration) => *duration,
+            other => unreachable!("{other:?} never leaves its shell"),
+        };
+        self.schedule(who, now + after, Due::Perform(who, shell, request));
+    }
+
+    pub(super) fn perform(&mut self, who: Who, shell: usize, request: &Request) {
+        if !self.is_current(who) {
+            return;
+        }
+        let token = request.token;
+        match &*request.effect {
+            Effect::Write(write) => {
+                let (name, component) = {
+                    let process = &self.processes[who.process.0 as usize];
+                    (Arc::clone(&process.name), process.component.clone())
+                };
+                let write = Arc::new(write.clone());
+                let outcome = Outcome::Written(self.write(&name, &component, &write));
+                self.answer(who, shell, token, self.latency.answer, outcome);
+            }
+            Effect::Read(read) => {
+                let outcome = Outcome::Read(self.api.read(read));
+                self.outcome(who, shell, token, &outcome);
+            }
+            Effect::Call(call) => self.call(who, shell, token, call),
+            Effect::Machine(op) => {
+                let outcome = self.machine_op(who, op);
+                let after = self.machine_time(op);
+                self.answer(who, shell, token, after, Outcome::Machine(outcome));
+            }
+            Effect::Registration(op) => {
+                let outcome = self.registration(who, op);
+                self.outcome(who, shell, token, &Outcome::Registration(outcome));
+            }
+            Effect::Wait(_) => self.outcome(who, shell, token, &Outcome::Done),
+            other => unreachable!("{other:?} never leaves its shell"),
+        }
+    }
+
+    fn answer(&self, who: Who, shell: usize, token: u64, after: Duration, outcome: Outcome) {
+        self.schedule(who, self.board.now() + after, Due::Outcome(who, shell, token, outcome));
+    }
+
+    fn call(&mut self, who: Who, shell: usize, token: u64, call: &Call) {
+        let now = self.board.now();
+        let id = self.next_call;
+        self.next_call += 1;
+        let call = Arc::new(call.clone());
+        let process = &self.processes[who.process.0 as usize];
+        let name = Arc::clone(&process.name);
+        self.trace.push(Record {
+            at: now,
+            process: name,
+            what: What::Call {
+                id,
+                call: Arc::clone(&call),
+            },
+        });
+        self.calls.insert(
+            id,
+            InFlight {
+                who,
+                shell,
+                token,
+                call: Arc::clone(&call),
+                sent: now,
+            },
+        );
+        self.send_call(id, who, &call);
+    }
+
+    pub(super) fn replied(&mut self, id: u64, result: Result<CsiReply, CallError>) {
+        let Some(flight) = self.calls.remove(&id) else { return };
+        let now = self.board.now();
+        if self.trace.is_on() {
+            let process = Arc::clone(&self.processes[flight.who.process.0 as usize].name);
+            let result = result.clone().map_err(|e| e.status);
+            let what = What::Reply {
+                id,
+                call: flight.call,
+                took: now.since(flight.sent),
+                result,
+            };
+            self.trace.push(Record { at: now, process, what });
+        }
+        self.outcome(flight.who, flight.shell, flight.token, &Outcome::Reply(result));
+    }
+
+    /// The recorder of a process takes an event; what comes of it is written a little later.
+    pub(super) fn record(&mut self, id: ProcessId, record: &EventRecord) {
+        let now = self.board.now();
+        let delay = self.latency.event;
+        let process = &mut self.processes[id.0 as usize];
+        let Some(write) = process.recorder.record(record, now) else {
+            return;
+        };
+        let at = now + process.hold_back(now) + delay;
+        let lane = process.lane;
+        self.board.at(lane, at, Due::Emit(id, write));
+    }
+
+    pub(super) fn emit(&mut self, id: ProcessId, write: Write) {
+        let process = &self.processes[id.0 as usize];
+        let (name, component) = (Arc::clone(&process.name), process.component.clone());
+        // Events are best effort: a refusal is the recorder's to ignore.
+        let _ = self.write(&name, &component, &Arc::new(write));
+    }
+}

@@ -1,0 +1,122 @@
+//! One Kubernetes process of the tank: its informers, its controllers, and what it forgets when it dies.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::{Bucket, Cache, EventRecord, Index, Kind, Write};
+use crate::control::AnyShell;
+use crate::runtime::{Lane, Tasks, Ticket, Time};
+
+/// Names a process within its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProcessId(pub(super) u32);
+
+/// What is needed to run a process.
+pub struct ProcessSpec {
+    /// Its name in traces and sites, e.g. `csi.example.com/provisioner` or `node-1/kubelet`.
+    pub name: Arc<str>,
+    /// The user in audit logs and the component in its events.
+    pub component: String,
+    /// The node it runs on, if that matters to it.
+    pub node: Option<Arc<str>>,
+    /// It sees only its own Node and the pods bound to it, as kubelet does.
+    pub node_bound: bool,
+    /// Its controllers, made anew by the caller only once: a restart resets them.
+    pub shells: Vec<Box<dyn AnyShell>>,
+    /// The indexes of its informers.
+    pub indexes: Vec<Index>,
+    /// `--kube-api-qps` and `--kube-api-burst`, if the client throttles itself.
+    pub throttle: Option<(f64, u32)>,
+}
+
+/// Whether a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// Its informers are being filled.
+    Starting,
+    /// It works.
+    Running,
+    /// It is dead.
+    Down,
+}
+
+pub(super) struct Process {
+    pub name: Arc<str>,
+    pub component: String,
+    pub node: Option<Arc<str>>,
+    pub node_bound: bool,
+    pub lane: Lane,
+    pub incarnation: u32,
+    pub liveness: Liveness,
+    pub shells: Vec<Box<dyn AnyShell>>,
+    pub kinds: BTreeSet<Kind>,
+    pub cache: Cache,
+    pub recorder: EventRecorder,
+    pub throttle: Option<(f64, u32)>,
+    pub bucket: Option<Bucket>,
+    /// The tasks that carry its calls; made at its first call.
+    pub tasks: Option<Tasks>,
+    /// The wake-up for its delayed keys.
+    pub wake: Option<(Time, Ticket)>,
+    /// Exits so far in a row, for the restart back-off of its container.
+    pub exits: u32,
+}
+
+impl Process {
+    pub fn new(spec: ProcessSpec, lane: Lane) -> Process {
+        let kinds = spec.shells.iter().flat_map(|s| s.kinds().iter().copied()).collect();
+        Process {
+            recorder: EventRecorder::new(&spec.component),
+            name: spec.name,
+            component: spec.component,
+            node: spec.node,
+            node_bound: spec.node_bound,
+            lane,
+            incarnation: 0,
+            liveness: Liveness::Down,
+            kinds,
+            shells: spec.shells,
+            cache: Cache::new(&spec.indexes),
+            bucket: None,
+            throttle: spec.throttle,
+            tasks: None,
+            wake: None,
+            exits: 0,
+        }
+    }
+
+    /// A new incarnation begins: nothing of the old one is left.
+    pub fn reset(&mut self) {
+        self.incarnation += 1;
+        self.liveness = Liveness::Down;
+        self.cache.clear();
+        self.shells.iter_mut().for_each(|s| s.forget_everything());
+        self.recorder = EventRecorder::new(&self.component);
+        self.bucket = self.throttle.map(|(rate, burst)| Bucket::new(rate, burst));
+    }
+
+    /// How long the client's own throttle holds the next request back.
+    pub fn hold_back(&mut self, now: Time) -> Duration {
+        self.bucket
+            .as_mut()
+            .map_or(Duration::ZERO, |bucket| bucket.reserve(now))
+    }
+
+    /// When its earliest delayed key is due.
+    pub fn next_due(&self) -> Option<Time> {
+        self.shells.iter().filter_map(|s| s.next_due()).min()
+    }
+}
+
+/// stand-in
+#[derive(Default)]
+pub(super) struct EventRecorder;
+impl EventRecorder {
+    pub fn new(_: &str) -> Self {
+        Self
+    }
+    pub fn record(&mut self, _: &EventRecord, _: Time) -> Option<Write> {
+        None
+    }
+}

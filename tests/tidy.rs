@@ -1,0 +1,229 @@
+//! The rules of the house that no compiler checks: sizes, headers, who may name whom.
+//!
+//! Exceptions stand in lists below. A list may only shrink: an entry that is no longer needed fails the test as well.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::spanned::Spanned;
+use syn::visit::Visit;
+
+/// No source file is longer.
+const FILE_CAP: usize = 800;
+/// No function is longer, from signature to closing brace.
+const FUNCTION_CAP: usize = 70;
+/// Half of the files are no longer than this.
+const FILE_MEDIAN: usize = 250;
+/// 95 of 100 files are no longer than this.
+const FILE_P95: usize = 600;
+/// 95 of 100 functions are no longer than this.
+const FUNCTION_P95: usize = 40;
+
+/// Functions that are longer than the cap, with the reason.
+const LONG_FUNCTIONS: &[(&str, &str)] = &[];
+
+/// Files that may name the executor.
+const NAMES_THE_EXECUTOR: &[&str] = &["sim/src/runtime/exec.rs", "sim/src/runtime/mod.rs"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
+        .to_owned()
+}
+
+fn sources() -> BTreeMap<String, String> {
+    fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).expect("a folder of the workspace can be read") {
+            let path = entry.expect("a folder of the workspace can be read").path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                collect(&path, into);
+            } else if name.ends_with(".rs") {
+                into.push(path);
+            }
+        }
+    }
+    let root = root();
+    let mut paths = Vec::new();
+    for part in ["proto", "driver", "sim", "tests", "examples"] {
+        let dir = root.join(part);
+        if dir.is_dir() {
+            collect(&dir, &mut paths);
+        }
+    }
+    let relative = |p: &Path| {
+        p.strip_prefix(&root)
+            .expect("collected below the root")
+            .to_string_lossy()
+            .into_owned()
+    };
+    paths
+        .iter()
+        .map(|p| (relative(p), fs::read_to_string(p).expect("sources are UTF-8")))
+        .collect()
+}
+
+struct Functions<'a> {
+    file: &'a str,
+    found: Vec<(String, usize)>,
+}
+
+impl Functions<'_> {
+    fn note(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        let lines = block.span().end().line - signature.span().start().line + 1;
+        self.found.push((format!("{}::{}", self.file, signature.ident), lines));
+    }
+}
+
+impl<'ast> Visit<'ast> for Functions<'_> {
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.note(&item.sig, &item.block);
+        syn::visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.note(&item.sig, &item.block);
+        syn::visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
+        if let Some(block) = &item.default {
+            self.note(&item.sig, block);
+        }
+        syn::visit::visit_trait_item_fn(self, item);
+    }
+}
+
+fn functions() -> Vec<(String, usize)> {
+    let mut all = Vec::new();
+    for (file, text) in sources() {
+        let parsed = syn::parse_file(&text).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let mut functions = Functions {
+            file: &file,
+            found: Vec::new(),
+        };
+        functions.visit_file(&parsed);
+        all.extend(functions.found);
+    }
+    all
+}
+
+fn at_percent(sorted: &[usize], percent: usize) -> usize {
+    sorted[(sorted.len() - 1) * percent / 100]
+}
+
+#[test]
+fn every_file_opens_with_what_it_is() {
+    let silent: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, t)| !t.starts_with("//!"))
+        .map(|(f, _)| f)
+        .collect();
+    assert!(silent.is_empty(), "these files do not open with `//!`: {silent:#?}");
+}
+
+#[test]
+fn files_stay_within_their_budget() {
+    let lines: BTreeMap<String, usize> = sources().into_iter().map(|(f, t)| (f, t.lines().count())).collect();
+    let long: Vec<_> = lines.iter().filter(|(_, n)| **n > FILE_CAP).collect();
+    assert!(long.is_empty(), "longer than {FILE_CAP} lines: {long:#?}");
+    let mut sorted: Vec<usize> = lines.values().copied().collect();
+    sorted.sort_unstable();
+    assert!(
+        at_percent(&sorted, 50) <= FILE_MEDIAN,
+        "half of the files are longer than {FILE_MEDIAN} lines"
+    );
+    assert!(
+        at_percent(&sorted, 95) <= FILE_P95,
+        "the longest files grew: p95 is {}",
+        at_percent(&sorted, 95)
+    );
+}
+
+#[test]
+fn functions_stay_within_their_budget() {
+    let all = functions();
+    let long: Vec<_> = all
+        .iter()
+        .filter(|(name, n)| *n > FUNCTION_CAP && !LONG_FUNCTIONS.iter().any(|(f, _)| f == name))
+        .collect();
+    assert!(long.is_empty(), "longer than {FUNCTION_CAP} lines: {long:#?}");
+    let spare: Vec<_> = LONG_FUNCTIONS
+        .iter()
+        .filter(|(f, _)| !all.iter().any(|(name, n)| name == f && *n > FUNCTION_CAP))
+        .collect();
+    assert!(spare.is_empty(), "no longer needed as exceptions: {spare:#?}");
+    let mut sorted: Vec<usize> = all.iter().map(|(_, n)| *n).collect();
+    sorted.sort_unstable();
+    assert!(
+        at_percent(&sorted, 95) <= FUNCTION_P95,
+        "functions grew: p95 is {}",
+        at_percent(&sorted, 95)
+    );
+}
+
+/// Which lines of which files hold a word that must not stand there.
+fn places(word: &str, allowed: impl Fn(&str) -> bool) -> Vec<String> {
+    let here = "tests/tidy.rs";
+    let mut found = Vec::new();
+    for (file, text) in sources() {
+        if file == here || allowed(&file) {
+            continue;
+        }
+        let hits = text.lines().enumerate().filter(|(_, line)| line.contains(word));
+        found.extend(hits.map(|(n, line)| format!("{file}:{}: {}", n + 1, line.trim())));
+    }
+    found
+}
+
+#[test]
+fn one_module_names_the_executor() {
+    let found = places("madsim::", |f| NAMES_THE_EXECUTOR.contains(&f));
+    assert!(found.is_empty(), "only sim/src/runtime names madsim: {found:#?}");
+}
+
+#[test]
+fn the_driver_never_learns_that_it_is_simulated() {
+    let found: Vec<String> = places("wavetank_sim", |f| {
+        !f.starts_with("driver/") && !f.starts_with("proto/")
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn faults_strategies_and_oracles_never_import_each_other() {
+    let powers = ["faults", "explore", "oracles"];
+    for one in powers {
+        for other in powers.iter().filter(|o| **o != one) {
+            let found = places(&format!("crate::{other}"), |f| {
+                !f.starts_with(&format!("sim/src/{one}/"))
+            });
+            assert!(found.is_empty(), "{one} imports {other}: {found:#?}");
+        }
+    }
+}
+
+#[test]
+fn no_test_is_ignored_and_none_expects_a_panic() {
+    for word in ["#[ignore", "should_panic", "thread::sleep"] {
+        let found = places(word, |_| false);
+        assert!(found.is_empty(), "{word}: {found:#?}");
+    }
+}
+
+#[test]
+fn no_name_says_nothing() {
+    let files: Vec<String> = sources().into_keys().collect();
+    for word in ["utils", "helpers", "common", "manager"] {
+        let found: Vec<_> = files
+            .iter()
+            .filter(|f| f.contains(&format!("{word}.rs")) || f.contains(&format!("/{word}/")))
+            .collect();
+        assert!(
+            found.is_empty(),
+            "a name that says nothing collects everything: {found:#?}"
+        );
+    }
+}
