@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{Bucket, Cache, EventRecord, Index, Kind, Write};
+use crate::api::{Bucket, Cache, Clock, Index, Kind, Recorder};
 use crate::control::AnyShell;
 use crate::runtime::{Lane, Tasks, Ticket, Time};
 
@@ -52,7 +52,7 @@ pub(super) struct Process {
     pub shells: Vec<Box<dyn AnyShell>>,
     pub kinds: BTreeSet<Kind>,
     pub cache: Cache,
-    pub recorder: EventRecorder,
+    pub recorder: Recorder,
     pub throttle: Option<(f64, u32)>,
     pub bucket: Option<Bucket>,
     /// The tasks that carry its calls; made at its first call.
@@ -67,7 +67,7 @@ impl Process {
     pub fn new(spec: ProcessSpec, lane: Lane) -> Process {
         let kinds = spec.shells.iter().flat_map(|s| s.kinds().iter().copied()).collect();
         Process {
-            recorder: EventRecorder::new(&spec.component),
+            recorder: recorder(&spec.component, spec.node.as_deref()),
             name: spec.name,
             component: spec.component,
             node: spec.node,
@@ -92,7 +92,7 @@ impl Process {
         self.liveness = Liveness::Down;
         self.cache.clear();
         self.shells.iter_mut().for_each(|s| s.forget_everything());
-        self.recorder = EventRecorder::new(&self.component);
+        self.recorder = recorder(&self.component, self.node.as_deref());
         self.bucket = self.throttle.map(|(rate, burst)| Bucket::new(rate, burst));
     }
 
@@ -109,14 +109,10 @@ impl Process {
     }
 }
 
-/// stand-in
-#[derive(Default)]
-pub(super) struct EventRecorder;
-impl EventRecorder {
-    pub fn new(_: &str) -> Self {
-        Self
-    }
-    pub fn record(&mut self, _: &EventRecord, _: Time) -> Option<Write> {
-        None
+/// The recorder of a process: the scheduler's uses the newer events API.
+fn recorder(component: &str, node: Option<&str>) -> Recorder {
+    match component {
+        "default-scheduler" => Recorder::with_series(component, Clock::EPOCH),
+        _ => Recorder::new(component, node.map(str::to_owned), Clock::EPOCH),
     }
 }
