@@ -265,4 +265,48 @@ mod tests {
         assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200, 400, 600]);
         assert_eq!(bucket.reserve(Time(60_000_000_000)).as_millis(), 0, "it fills up again");
     }
+
+    #[test]
+    fn controllers_double_from_five_milliseconds_within_a_budget_of_the_queue() {
+        let mut queue = Queue::new(Limiter::Controller);
+        let delays: Vec<u128> = (0..6)
+            .map(|_| queue.add_rate_limited(0, Time::ZERO).as_millis())
+            .collect();
+        assert_eq!(delays, [5, 10, 20, 40, 80, 160]);
+        for _ in 0..20 {
+            queue.add_rate_limited(0, Time::ZERO);
+        }
+        assert_eq!(queue.add_rate_limited(0, Time::ZERO).as_secs(), 1000, "the cap");
+        for key in 1..74 {
+            queue.add_rate_limited(key, Time::ZERO);
+        }
+        let waits: Vec<u128> = (74..77)
+            .map(|key| queue.add_rate_limited(key, Time::ZERO).as_millis())
+            .collect();
+        assert_eq!(waits, [100, 200, 300], "the 101st within a moment waits for the bucket");
+    }
+
+    #[test]
+    fn delayed_keys_come_in_order_of_time_and_then_of_asking() {
+        let mut queue = Queue::new(SIDECAR);
+        for (key, at) in [("late", 30), ("b", 20), ("a", 20), ("early", 10)] {
+            queue.add_at(key, Time(at));
+        }
+        queue.add_at("late", Time(5));
+        queue.add_at("early", Time(40));
+        assert_eq!(queue.next_due(), Some(Time(5)));
+        assert_eq!(queue.next(Time(4)), None);
+        let order: Vec<_> = std::iter::from_fn(|| queue.next(Time(20))).collect();
+        assert_eq!(order, ["late", "early", "b", "a"]);
+        assert_eq!(queue.next_due(), None, "an earlier add replaces a later one");
+    }
+
+    #[test]
+    fn a_bucket_that_is_empty_gives_nothing_and_owes_nothing() {
+        let mut bucket = Bucket::every(Duration::from_secs(300), 2);
+        let now = Time(7);
+        assert!(bucket.try_take(now) && bucket.try_take(now));
+        assert!(!bucket.try_take(now) && !bucket.try_take(now + Duration::from_secs(299)));
+        assert!(bucket.try_take(now + Duration::from_secs(300)));
+    }
 }
