@@ -57,6 +57,10 @@ pub const BETA_IS_DEFAULT_CLASS: &str = "storageclass.beta.kubernetes.io/is-defa
 pub const DELETION_SECRET_NAME: &str = "volume.kubernetes.io/provisioner-deletion-secret-name";
 /// On a volume: the namespace of the secret for DeleteVolume.
 pub const DELETION_SECRET_NAMESPACE: &str = "volume.kubernetes.io/provisioner-deletion-secret-namespace";
+/// On a volume: the secret for ControllerModifyVolume.
+pub const MODIFY_SECRET_NAME: &str = "volume.kubernetes.io/controller-modify-secret-name";
+/// On a volume: the namespace of the secret for ControllerModifyVolume.
+pub const MODIFY_SECRET_NAMESPACE: &str = "volume.kubernetes.io/controller-modify-secret-namespace";
 /// On an attachment: the driver's id of the node, for detaching after the node is gone.
 pub const ATTACHMENT_NODE_ID: &str = "csi.alpha.kubernetes.io/node-id";
 /// On a node: a JSON map from driver to the driver's id of the node.

@@ -391,12 +391,17 @@ impl<K: Ord> Connection<K> {
         }
     }
 
+    /// The process is to exit with this message at the next decision.
+    pub fn abort(&mut self, message: impl Into<Cow<'static, str>>) {
+        self.fatal = Some(message.into());
+    }
+
     /// Looks at the outcome of a call: the process exits if the connection is lost.
     pub fn heed(&mut self, outcome: &Outcome) {
         if let Outcome::Reply(Err(error)) = outcome
             && error.disconnected
         {
-            self.fatal = Some(LOST.into());
+            self.abort(LOST);
         }
     }
 }
