@@ -285,7 +285,6 @@ fn yaml_traps_end_in_a_sentence() {
         ("because: x\n? [a, b]\n: c\n", "a key must be plain text"),
         ("because: x\n---\nbecause: y\n", "one document"),
         ("", "the file is empty"),
-        ("# nothing\n", "the file is empty"),
         ("- a\n", "must be a map, not a list"),
         ("because: ''\nsteps: [{run: 1s}]\n", "say why the scenario exists"),
         ("because: x\n", "neither steps nor expectations"),
@@ -598,4 +597,42 @@ fn the_published_schema_is_true() {
         published == now,
         "docs/scenario.schema.json is out of date; write it anew with: cargo run -- schema > docs/scenario.schema.json"
     );
+}
+
+/// Every scenario of the library can be read, and every manifest that people start from is played by one of them.
+#[test]
+fn the_library_can_be_read() {
+    let scenarios = load(&library()).unwrap_or_else(|error| panic!("{}", error.render(120, false)));
+    assert!(scenarios.len() >= 24, "{} scenarios", scenarios.len());
+    assert!(
+        scenarios
+            .iter()
+            .any(|scenario| scenario.name == "lifecycle/dynamic-immediate")
+    );
+    for scenario in &scenarios {
+        for step in &scenario.steps {
+            if let Step::Apply(apply) = step {
+                assert_eq!(apply.judge_reading(), Ok(()), "{}", scenario.name);
+            }
+        }
+    }
+    let files: Vec<_> = fs::read_dir(library().join("manifests"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    for file in files
+        .iter()
+        .map(|file| file.to_string_lossy())
+        .filter(|file| file.ends_with(".yaml"))
+    {
+        let reference = format!("../manifests/{file}");
+        let tutorials = fs::read_dir(library().join("tutorials")).unwrap();
+        let texts: Vec<String> = tutorials
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect();
+        assert!(
+            texts.iter().any(|text| text.contains(&reference)),
+            "no scenario plays {file}"
+        );
+    }
 }
