@@ -1,17 +1,15 @@
-//! Reads scenario files, and the manifests that they name.
-//!
-//! A folder is searched for `*.yaml` and `*.yml`. Folders named `manifests` hold Kubernetes objects and are not searched; neither are hidden
-//! folders, nor `*.replay.yaml`, which are another kind of file.
+//! Reads scenario files, and the manifests that they name. Which files those are says `files.rs`.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value as Json, json};
 
+use super::arguments::read_arguments;
 use super::check::{At, Check};
+use super::files::{in_library, name_of, read_text, search, slashed, stem, tidy};
 use super::manifest::{self, Manifest};
 use super::mistake::{Mistake, ScenarioError, Source, Span};
 use super::names::check_format;
@@ -19,11 +17,6 @@ use super::nearest::nearest;
 use super::step::{Apply, Refusal, Step, WrongKey};
 use super::tree::{self, Entry, Node, Value};
 use super::{Places, Scenario, kinds, refer};
-
-/// The largest scenario or manifest file, in bytes.
-const MAX_FILE: u64 = 4 << 20;
-/// The deepest nesting of folders.
-const MAX_FOLDERS: usize = 32;
 
 static SCHEMA: LazyLock<Json> = LazyLock::new(super::schema);
 
@@ -97,105 +90,6 @@ pub fn parse(name: &str, text: String, folder: &Path) -> Result<Scenario, Scenar
         .ok_or_else(|| ScenarioError::of(loader.mistakes))
 }
 
-fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), ScenarioError> {
-    let read = |cause| ScenarioError::Read {
-        path: folder.to_owned(),
-        cause,
-    };
-    if depth > MAX_FOLDERS {
-        return Err(ScenarioError::TooDeep {
-            path: folder.to_owned(),
-            limit: MAX_FOLDERS,
-        });
-    }
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(folder).map_err(read)? {
-        entries.push(entry.map_err(read)?.path());
-    }
-    entries.sort();
-    for path in entries {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') {
-            continue;
-        }
-        if path.is_dir() {
-            if name != "manifests" {
-                search(&path, depth + 1, files)?;
-            }
-        } else if (name.ends_with(".yaml") || name.ends_with(".yml")) && !name.ends_with(".replay.yaml") {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn read_text(path: &Path) -> Result<String, ScenarioError> {
-    let read = |cause| ScenarioError::Read {
-        path: path.to_owned(),
-        cause,
-    };
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file of the largest size from a larger one, and devices that never end from both.
-    let file = fs::File::open(path).map_err(read)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(ScenarioError::TooLarge {
-            path: path.to_owned(),
-            limit: MAX_FILE,
-        });
-    }
-    String::from_utf8(bytes).map_err(|error| ScenarioError::NotText {
-        path: path.to_owned(),
-        offset: error.utf8_error().valid_up_to(),
-    })
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn slashed(path: &Path) -> String {
-    let parts: Vec<_> = path
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect();
-    parts.join("/")
-}
-
-fn in_library(path: &Path) -> bool {
-    path.parent()
-        .is_some_and(|folder| folder.components().any(|part| part.as_os_str() == "scenarios"))
-}
-
-/// The path below the last folder named `scenarios`, without the ending; elsewhere the name of the file alone.
-fn name_of(path: &Path) -> String {
-    if !in_library(path) {
-        return stem(path);
-    }
-    let plain = path.with_extension("");
-    let parts: Vec<_> = plain.components().collect();
-    let last = parts[..parts.len() - 1]
-        .iter()
-        .rposition(|part| part.as_os_str() == "scenarios");
-    let below: PathBuf = parts[last.map_or(0, |at| at + 1)..].iter().collect();
-    slashed(&below)
-}
-
-/// `a/b/../c` as `a/c`, without asking the file system.
-fn tidy(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
-                plain.pop();
-            }
-            other => plain.push(other),
-        }
-    }
-    plain
-}
-
 struct Loader<'a> {
     source: Arc<Source>,
     folder: &'a Path,
@@ -215,7 +109,9 @@ impl Loader<'_> {
             return None;
         }
         let mut root = self.root(documents.pop())?;
-        self.arguments(&mut root);
+        for (mistake, span) in read_arguments(&mut root) {
+            self.refuse(mistake, span);
+        }
         let mut check = Check {
             source: &self.source,
             root: &SCHEMA,
@@ -312,37 +208,6 @@ impl Loader<'_> {
         Places {
             steps: places("steps"),
             expect: places("expect"),
-        }
-    }
-
-    /// Turns lists of arguments into maps of flags.
-    fn arguments(&mut self, root: &mut Node) {
-        let Some(cluster) = get_mut(root, "cluster") else {
-            return;
-        };
-        let mut lists = Vec::new();
-        for entry in entries_mut(cluster) {
-            match entry.key.as_str() {
-                "kubelet" | "controllerManager" | "scheduler" | "apiServer" | "snapshotController" => {
-                    lists.push(&mut entry.value)
-                }
-                "drivers" => {
-                    if let Value::List(drivers) = &mut entry.value.value {
-                        let sidecars = drivers.iter_mut().filter_map(|driver| get_mut(driver, "sidecars"));
-                        lists.extend(sidecars.flat_map(entries_mut).map(|entry| &mut entry.value));
-                    }
-                }
-                _ => {}
-            }
-        }
-        let mut wrong = Vec::new();
-        for node in lists {
-            if let Value::List(items) = &node.value {
-                node.value = flags_of(items, &mut wrong);
-            }
-        }
-        for (mistake, span) in wrong {
-            self.refuse(mistake, span);
         }
     }
 
@@ -530,50 +395,6 @@ fn wrong_key(mistake: &Mistake) -> WrongKey {
         line: mistake.place().map(|place| place.line),
         suggest: mistake.suggest.clone(),
         message: mistake.message.clone(),
-    }
-}
-
-/// `[--timeout=10s, --strict-topology]` as a map of flags.
-fn flags_of(items: &[Node], wrong: &mut Vec<(Mistake, Span)>) -> Value {
-    let mut entries: Vec<Entry> = Vec::new();
-    for item in items {
-        let Some(flag) = item.text().and_then(|text| text.strip_prefix('-')) else {
-            let message = format!("an argument is written `--flag=value`, not as {}", item.what());
-            wrong.push((Mistake::new("", message), item.span));
-            continue;
-        };
-        let flag = flag.strip_prefix('-').unwrap_or(flag);
-        let (key, value) = match flag.split_once('=') {
-            Some((key, value)) => (key, tree::resolve(value.to_owned())),
-            None => (flag, Value::Bool(true)),
-        };
-        if entries.iter().any(|entry| entry.key == key) {
-            wrong.push((
-                Mistake::new(key, format!("the flag `{key}` is already there")),
-                item.span,
-            ));
-            continue;
-        }
-        entries.push(Entry {
-            key: key.to_owned(),
-            span: item.span,
-            value: Node { value, span: item.span },
-        });
-    }
-    Value::Map(entries)
-}
-
-fn get_mut<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut Node> {
-    entries_mut(node)
-        .iter_mut()
-        .find(|entry| entry.key == key)
-        .map(|entry| &mut entry.value)
-}
-
-fn entries_mut(node: &mut Node) -> &mut [Entry] {
-    match &mut node.value {
-        Value::Map(entries) => entries,
-        _ => &mut [],
     }
 }
 

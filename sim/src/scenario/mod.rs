@@ -13,14 +13,17 @@
 //! Where to go next: `step.rs` and `condition.rs` for what a scenario can say, `shape.rs` and `flags.rs` for the cluster, `manifest.rs` for
 //! Kubernetes objects, `judge.rs` for how expectations are compared. Playing a scenario is the business of the cluster.
 
+mod arguments;
 mod builder;
 mod check;
 mod condition;
 mod duration;
 mod field;
+mod files;
 pub mod flags;
 mod judge;
 mod kinds;
+mod known;
 mod load;
 mod manifest;
 mod mistake;
@@ -28,6 +31,7 @@ mod names;
 mod nearest;
 mod refer;
 mod shape;
+mod site;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -50,8 +54,9 @@ pub use judge::{SeenCall, SeenEvent};
 pub use load::{load, load_file, parse};
 pub use manifest::{DEFAULT_NAMESPACE, Manifest};
 pub use mistake::{Mistake, Place, ScenarioError};
-pub use names::{Call, Code, Errno, KindName, Phase, PlainPhase, Process, Role, Site};
+pub use names::{Call, Code, Errno, KindName, PlainPhase, Role};
 pub use shape::{Cluster, DEFAULT_DRIVER, DriverShape, MAX_NODES, NodeShape, Sidecars};
+pub use site::{Phase, Process, Site};
 pub use step::{
     AllInjections, Always, Apply, BLOCK, Crash, Delete, Healed, Inject, InjectPhase, Patch, PatchType, Refusal, Step,
     Subresource, Taint, TaintEffect, Times, Untaint, Verify, Wait, Write, WrongKey,

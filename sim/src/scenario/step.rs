@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::condition::{Condition, Expectation, Target};
 use super::duration::GoDuration;
 use super::manifest::Manifest;
-use super::names::{Call, Code, Errno, Process, Site};
+use super::names::{Call, Code, Errno};
+use super::site::{Process, Site};
 use crate::api::quantity::Amount;
 
 /// One step. Each is a map of one key; steps follow each other without a pause in virtual time.

@@ -1,46 +1,8 @@
-//! What people see when they write something wrong, and that both spellings of a scenario are one.
+//! What people see when they write something wrong.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-
-use serde_json::json;
 
 use super::*;
-
-fn read(text: &str) -> Result<Scenario, ScenarioError> {
-    parse("s.yaml", text.to_owned(), Path::new("no-folder"))
-}
-
-fn shown(text: &str) -> String {
-    read(text).expect_err("the text is wrong").render(100, false)
-}
-
-/// Each mistake as `line:column key: message | suggestion | help`.
-fn mistakes(text: &str) -> Vec<String> {
-    let error = read(text).expect_err("the text is wrong");
-    let line = |mistake: &Mistake| {
-        let place = mistake.place().expect("a mistake of a file has a place");
-        let mut line = format!("{}:{} {}: {}", place.line, place.column, mistake.key, mistake.message);
-        for more in [&mistake.suggest, &mistake.help].into_iter().flatten() {
-            line.push_str(&format!(" | {more}"));
-        }
-        line
-    };
-    error.mistakes().iter().map(line).collect()
-}
-
-fn library() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")
-}
-
-const CLAIM: &str = "
-  apiVersion: v1
-  kind: PersistentVolumeClaim
-  metadata: {name: data}
-  spec:
-    accessModes: [ReadWriteOnce]
-    resources: {requests: {storage: 1Gi}}
-";
 
 #[test]
 fn a_mistake_is_shown_with_its_line_and_the_way_out() {
@@ -79,7 +41,7 @@ steps:
 ";
     let rule = "at most 63 small letters, digits, `-` and `.`, each part beginning and ending with a letter or digit";
     assert_eq!(
-        mistakes(text),
+        found(text),
         [
             "2:1 becaus: unknown key `becaus`: Scenario has no such key | because | did you mean `because`?",
             "4:10 cluster.nodes: `cluster.nodes` must be at least 1, not 0",
@@ -128,7 +90,7 @@ manifests:
   spec: {containers: {name: a}, volumeMounts: []}
 steps: [{run: 1s}]
 ";
-    let found = mistakes(text);
+    let found = found(text);
     let kinds = found[6].clone();
     assert!(kinds.starts_with("12:10 kind: the cluster in the tank has no Deployment: it models storage, nodes and pods | it knows: `Namespace`"));
     assert_eq!(
@@ -230,7 +192,7 @@ steps:
 ",
         claim = CLAIM.trim_end()
     );
-    let patch = mistakes(&text);
+    let patch = found(&text);
     assert_eq!(
         patch,
         [
@@ -239,7 +201,7 @@ steps:
         "first the keys"
     );
     assert_eq!(
-        mistakes(&text.replace("{request:", "{requests:")),
+        found(&text.replace("{request:", "{requests:")),
         [
             "3:86 cluster.drivers[2].name: there are two drivers named `b.dev`",
             "20:11 steps[0].cordon: the cluster has no node `node-4` | node-1 | did you mean `node-1`?",
@@ -356,283 +318,4 @@ fn files_that_are_no_text_or_too_large_are_refused() {
         assert!(error.to_string().contains(part), "{error}");
     }
     fs::remove_dir_all(folder).unwrap();
-}
-
-const SPELLED: &str = r#"
-because: a volume grows under a running pod
-cluster: {nodes: 2}
-manifests:
-- apiVersion: storage.k8s.io/v1
-  kind: StorageClass
-  metadata: {name: fast}
-  provisioner: csi.wavetank.dev
-  allowVolumeExpansion: true
-- apiVersion: v1
-  kind: List
-  items:
-  - apiVersion: v1
-    kind: PersistentVolumeClaim
-    metadata: {name: data}
-    spec:
-      accessModes: [ReadWriteOnce]
-      resources: {requests: {storage: 1Gi}}
-      storageClassName: fast
-  - apiVersion: v1
-    kind: Pod
-    metadata: {name: web, namespace: default}
-    spec:
-      containers:
-      - {name: main, image: busybox, volumeMounts: [{name: data, mountPath: /data}]}
-      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
-steps:
-- wait: {for: {kind: Pod, name: web, condition: Ready}, within: 60s}
-- write: {pod: web, blocks: 16}
-- patch: {kind: pvc, name: data, patch: {spec: {resources: {requests: {storage: 2Gi}}}}}
-- wait: {for: {kind: PersistentVolumeClaim, name: data, fields: {"{.status.capacity.storage}": 2Gi}}, within: 3m}
-- verify: {pod: web}
-- restart: provisioner
-- delete: {kind: Pod, name: web}
-- wait: {for: {kind: Pod, name: web, gone: true}, within: 1m30s}
-expect:
-- {kind: pvc, name: data, phase: Bound}
-- calls: [ControllerExpandVolume, NodeExpandVolume]
-- {call: CreateVolume, times: 1}
-- leftovers: none
-- data: intact
-"#;
-
-fn built() -> Scenario {
-    Scenario::builder("grow")
-        .because("a volume grows under a running pod")
-        .nodes(2)
-        .class("fast", |class| class.expandable())
-        .claim("data", "1Gi", |claim| claim.class("fast"))
-        .pod("web", |pod| pod.mounts("data"))
-        .until("pod/web", "Ready", "1m")
-        .write("web", 16)
-        .grow("data", "2Gi")
-        .until("pvc/data", "{.status.capacity.storage}=2Gi", "3m")
-        .verify("web")
-        .restart("provisioner")
-        .delete("pod/web")
-        .until("pod/web", "gone", "1m30s")
-        .expect_state("pvc/data", "Bound")
-        .expect_calls(&[Call::ControllerExpandVolume, Call::NodeExpandVolume])
-        .expect_count(Call::CreateVolume, 1)
-        .expect_no_leftovers()
-        .expect_data_intact()
-        .build()
-        .unwrap()
-}
-
-#[test]
-fn both_spellings_of_a_scenario_are_equal() {
-    let mut spelled = read(SPELLED).unwrap();
-    spelled.name = "grow".to_owned();
-    assert_eq!(spelled, built());
-    assert_eq!(spelled.digest(), built().digest());
-    assert_eq!(
-        spelled.places.step(1).map(ToString::to_string).as_deref(),
-        Some("s.yaml:29:3")
-    );
-    assert_eq!(spelled.manifests[1].place.as_ref().map(|place| place.line), Some(13));
-}
-
-#[test]
-fn a_scenario_survives_its_canonical_form() {
-    let scenario = built();
-    let json = serde_json::to_value(&scenario).unwrap();
-    let again: Scenario = serde_json::from_value(json).unwrap();
-    assert_eq!(again, scenario);
-}
-
-#[test]
-fn the_digest_tells_what_matters_and_nothing_else() {
-    let digest = |text: &str| read(text).unwrap().digest();
-    let base = digest(SPELLED);
-    assert_eq!(
-        digest(&SPELLED.replace("a volume grows", "a claim grows")),
-        base,
-        "the reason changes no run"
-    );
-    assert_eq!(
-        digest(&SPELLED.replace("within: 60s}", "within: 1m} # a comment")),
-        base
-    );
-    assert_ne!(digest(&SPELLED.replace("nodes: 2", "nodes: 3")), base);
-    assert_ne!(digest(&SPELLED.replace("blocks: 16", "blocks: 17")), base);
-    assert_ne!(digest(&SPELLED.replace("storage: 1Gi", "storage: 1G")), base);
-}
-
-#[test]
-fn flags_are_read_from_maps_and_from_arguments_alike() {
-    let with = |sidecar: &str| {
-        let text = format!(
-            "because: x\ncluster: {{drivers: [{{name: a.dev, sidecars: {{provisioner: {sidecar}}}}}]}}\nsteps: [{{run: 1s}}]\n"
-        );
-        read(&text).unwrap().cluster.drivers.remove(0).sidecars.provisioner
-    };
-    let map = with("{timeout: 30s, extra-create-metadata: true, feature-gates: {Topology: true}}");
-    assert_eq!(
-        map,
-        with("[--v=5, --timeout=30s, --extra-create-metadata, --feature-gates=Topology=true]")
-    );
-    let flags = map.expect("it is deployed");
-    assert_eq!(
-        (flags.timeout, flags.retry_interval_max),
-        (GoDuration::secs(30), GoDuration::secs(300))
-    );
-    assert_eq!(with("false"), None);
-    assert_eq!(with("true"), Some(flags::ProvisionerFlags::default()));
-}
-
-#[test]
-fn the_builder_reports_what_does_not_fit() {
-    let error = Scenario::builder("wrong")
-        .claim("data", "1Gi", |claim| claim)
-        .until("pod/web", "Ready", "1 minute")
-        .restart("kublet/node-1")
-        .run("1s")
-        .refused(403)
-        .build()
-        .unwrap_err();
-    let said: Vec<&str> = error
-        .mistakes()
-        .iter()
-        .map(|mistake| mistake.message.as_str())
-        .collect();
-    assert_eq!(
-        said,
-        [
-            "\"1 minute\" is not a duration: write numbers with units, such as 1m30s, 1.5h or 500ms",
-            "there is no process `kublet`; did you mean `kubelet`?",
-            "only an apply, patch or delete step can be refused",
-            "say why the scenario exists",
-            "no manifest and no step creates Pod `web`",
-        ]
-    );
-}
-
-#[test]
-fn an_expected_refusal_is_compared_key_by_key() {
-    let text = |refused: &str| {
-        format!(
-            "because: x\nsteps:\n- apply: {{file: manifests/csidriver-with-mistakes.yaml, refused: {{keys: [{refused}]}}}}\n"
-        )
-    };
-    let verdict = |refused: &str| match &parse("s.yaml", text(refused), &library()).unwrap().steps[0] {
-        Step::Apply(apply) => apply.judge_reading(),
-        other => panic!("{other:?} is no apply step"),
-    };
-    let both =
-        "{key: spec.controllerExpand, line: 11}, {key: spec.nodeExpand, suggest: StorageClass allowVolumeExpansion}";
-    assert_eq!(verdict(both), Ok(()));
-    for (refused, part) in [
-        (
-            "{key: spec.controllerExpand}",
-            "`spec.nodeExpand` was refused, which was not expected",
-        ),
-        ("{key: spec.attachRequired}", "`spec.attachRequired` was not refused"),
-        (
-            "{key: spec.controllerExpand, line: 10}, {key: spec.nodeExpand}",
-            "in line 11, not in line 10",
-        ),
-        (
-            "{key: spec.controllerExpand, suggest: spec.x}, {key: spec.nodeExpand}",
-            "not spec.x",
-        ),
-    ] {
-        let error = verdict(refused).unwrap_err();
-        assert!(error.contains(part), "{error}");
-    }
-}
-
-#[test]
-fn refusals_of_the_server_are_compared() {
-    let expected = Refusal {
-        code: Some(403),
-        message: Some("only dynamically".to_owned()),
-        keys: Vec::new(),
-    };
-    assert_eq!(Refusal::judge(None, Ok(())), Ok(()));
-    assert_eq!(
-        Refusal::judge(Some(&expected), Err((403, "only dynamically provisioned"))),
-        Ok(())
-    );
-    for (expected, answer, part) in [
-        (None, Err((422, "no")), "refused with 422: no"),
-        (Some(&expected), Ok(()), "accepted, although"),
-        (Some(&expected), Err((422, "no")), "refused with 422, not with 403"),
-        (Some(&expected), Err((403, "no")), "does not say"),
-    ] {
-        let error = Refusal::judge(expected, answer).unwrap_err();
-        assert!(error.contains(part), "{error}");
-    }
-}
-
-#[test]
-fn a_null_in_a_patch_and_in_a_field_is_kept() {
-    let text = format!(
-        "because: x\nmanifests:\n-{CLAIM}\nsteps:\n- patch: {{kind: pvc, name: data, type: merge, patch: {{metadata: {{finalizers: null}}}}}}\n\
-         expect:\n- {{kind: pvc, name: data, fields: {{'{{.metadata.finalizers}}': null}}}}\n"
-    );
-    let scenario = read(&text).unwrap();
-    let Step::Patch(patch) = &scenario.steps[0] else {
-        panic!("a patch step")
-    };
-    assert_eq!(patch.patch, json!({"metadata": {"finalizers": null}}));
-    let Expectation::Object(object) = &scenario.expect[0] else {
-        panic!("an object")
-    };
-    assert_eq!(object.fields.values().collect::<Vec<_>>(), [&json!(null)]);
-}
-
-/// The published schema is the one of the types. To write it anew: `cargo run -- schema > docs/scenario.schema.json`.
-#[test]
-fn the_published_schema_is_true() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/scenario.schema.json");
-    let published = fs::read_to_string(&path).unwrap_or_default();
-    let now = format!("{:#}\n", schema());
-    assert!(
-        published == now,
-        "docs/scenario.schema.json is out of date; write it anew with: cargo run -- schema > docs/scenario.schema.json"
-    );
-}
-
-/// Every scenario of the library can be read, and every manifest that people start from is played by one of them.
-#[test]
-fn the_library_can_be_read() {
-    let scenarios = load(&library()).unwrap_or_else(|error| panic!("{}", error.render(120, false)));
-    assert!(scenarios.len() >= 24, "{} scenarios", scenarios.len());
-    assert!(
-        scenarios
-            .iter()
-            .any(|scenario| scenario.name == "lifecycle/dynamic-immediate")
-    );
-    for scenario in &scenarios {
-        for step in &scenario.steps {
-            if let Step::Apply(apply) = step {
-                assert_eq!(apply.judge_reading(), Ok(()), "{}", scenario.name);
-            }
-        }
-    }
-    let files: Vec<_> = fs::read_dir(library().join("manifests"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    for file in files
-        .iter()
-        .map(|file| file.to_string_lossy())
-        .filter(|file| file.ends_with(".yaml"))
-    {
-        let reference = format!("../manifests/{file}");
-        let tutorials = fs::read_dir(library().join("tutorials")).unwrap();
-        let texts: Vec<String> = tutorials
-            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
-            .collect();
-        assert!(
-            texts.iter().any(|text| text.contains(&reference)),
-            "no scenario plays {file}"
-        );
-    }
 }
