@@ -3,9 +3,12 @@
 //! Each kind has a ring of its own, as each has a watch cache in the real server. It grows from 100 to 102,400 events as long as the oldest is younger
 //! than 75 s, and shrinks when they are old. A watch from a version older than the ring gets 410. Source: `storage/cacher/watch_cache.go`.
 //!
+//! The rings hold versions, not objects: keeping minutes of objects alive costs more than all writes do. Objects are kept of the last 100 changes of
+//! a kind, and of all changes from a `pin` on. Whoever cuts a watch pins what it has seen, and unpins it after resuming.
+//!
 //! Delaying and ordering deliveries is the event loop's work. Blind spots: bookmarks, and servers that lag behind each other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::fields;
@@ -27,10 +30,15 @@ pub struct History {
 
 #[derive(Clone, Debug)]
 struct Ring {
-    changes: VecDeque<(Time, Change)>,
+    /// When which version came: the ring of the real server.
+    marks: VecDeque<(Time, u64)>,
     capacity: usize,
     /// The newest version that was dropped: a watch must start here or later.
     dropped: u64,
+    /// The newest of them, as objects.
+    kept: VecDeque<Change>,
+    /// From which versions on somebody may ask, and how many do.
+    pins: BTreeMap<u64, u32>,
 }
 
 impl Default for History {
@@ -43,9 +51,11 @@ impl History {
     /// Nothing happened yet.
     pub fn new() -> History {
         let ring = || Ring {
-            changes: VecDeque::new(),
+            marks: VecDeque::new(),
             capacity: MIN_CAPACITY,
             dropped: 0,
+            kept: VecDeque::new(),
+            pins: BTreeMap::new(),
         };
         History {
             rings: Kind::ALL.iter().map(|_| ring()).collect(),
@@ -54,38 +64,52 @@ impl History {
 
     /// Remembers a change.
     pub fn push(&mut self, change: &Change, now: Time) {
-        let ring = &mut self.rings[change.object.kind() as usize];
-        debug_assert!(
-            ring.last().unwrap_or(ring.dropped) < change.version,
-            "versions only grow"
-        );
+        let ring = self.ring(change.object.kind());
+        debug_assert!(ring.last() < change.version, "versions only grow");
         ring.make_room(now);
-        ring.changes.push_back((now, change.clone()));
+        ring.marks.push_back((now, change.version));
+        ring.kept.push_back(change.clone());
+        ring.release();
+    }
+
+    /// A watch that has seen everything up to `version` is cut: what follows is kept until it is unpinned.
+    pub fn pin(&mut self, version: u64, kind: Kind) {
+        *self.ring(kind).pins.entry(version).or_insert(0) += 1;
+    }
+
+    /// The watch that was pinned at `version` has resumed, or has given up.
+    pub fn unpin(&mut self, version: u64, kind: Kind) {
+        let ring = self.ring(kind);
+        let count = ring.pins.get_mut(&version).expect("what is unpinned was pinned");
+        *count -= 1;
+        if *count == 0 {
+            ring.pins.remove(&version);
+        }
+        ring.release();
     }
 
     /// The changes of a kind after `version`, oldest first.
     ///
     /// # Errors
-    /// 410 when some of them are forgotten: the client must list again.
+    /// 410 when some of them are forgotten: the client must list again. So it is told, too, when nobody pinned a version that is long past.
     pub fn since(&self, version: u64, kind: Kind) -> Result<Vec<Change>, ApiError> {
         let ring = &self.rings[kind as usize];
-        if version < ring.dropped {
+        let start = ring.kept.partition_point(|change| change.version <= version);
+        let missed = ring.marks.partition_point(|(_, mark)| *mark <= version);
+        let all_kept = ring.marks.len() - missed == ring.kept.len() - start;
+        if version < ring.dropped || !all_kept {
             return Err(ApiError::expired(version, ring.oldest()));
         }
-        let start = ring.changes.partition_point(|(_, change)| change.version <= version);
-        Ok(ring.changes.range(start..).map(|(_, change)| change.clone()).collect())
+        Ok(ring.kept.range(start..).cloned().collect())
     }
 
     /// Forgets the changes of a kind up to and including `version`: a watch from an older version gets 410.
     pub fn forget(&mut self, kind: Kind, version: u64) {
-        let ring = &mut self.rings[kind as usize];
-        while ring
-            .changes
-            .front()
-            .is_some_and(|(_, change)| change.version <= version)
-        {
-            ring.changes.pop_front();
-        }
+        let ring = self.ring(kind);
+        ring.marks
+            .drain(..ring.marks.partition_point(|(_, mark)| *mark <= version));
+        ring.kept
+            .drain(..ring.kept.partition_point(|change| change.version <= version));
         ring.dropped = ring.dropped.max(version);
     }
 
@@ -96,36 +120,52 @@ impl History {
         }
     }
 
-    /// How many changes of a kind are remembered.
+    /// How many changes of a kind the real server would remember.
     pub fn count(&self, kind: Kind) -> usize {
-        self.rings[kind as usize].changes.len()
+        self.rings[kind as usize].marks.len()
+    }
+
+    fn ring(&mut self, kind: Kind) -> &mut Ring {
+        &mut self.rings[kind as usize]
     }
 }
 
 impl Ring {
-    fn last(&self) -> Option<u64> {
-        self.changes.back().map(|(_, change)| change.version)
+    fn last(&self) -> u64 {
+        self.marks.back().map_or(self.dropped, |(_, version)| *version)
     }
 
     fn oldest(&self) -> u64 {
-        self.changes.front().map_or(self.dropped, |(_, change)| change.version)
+        self.marks.front().map_or(self.dropped, |(_, version)| *version)
     }
 
     fn make_room(&mut self, now: Time) {
-        if self.changes.len() < self.capacity {
+        if self.marks.len() < self.capacity {
             return;
         }
-        let is_fresh = |at: Time| now.since(at) < FRESH;
-        if self.changes.front().is_some_and(|(at, _)| is_fresh(*at)) {
+        let is_old = |(at, _): &(Time, u64)| now.since(*at) >= FRESH;
+        if !self.marks.front().is_some_and(is_old) {
             self.capacity = (self.capacity * 2).min(MAX_CAPACITY);
-        } else if self.changes[self.capacity - self.capacity / 4].0 + FRESH <= now {
+        } else if is_old(&self.marks[self.capacity - self.capacity / 4]) {
             // Three quarters of it are old: half of it will do.
             self.capacity = (self.capacity / 2).max(MIN_CAPACITY);
         }
-        while self.changes.len() >= self.capacity {
-            if let Some((_, change)) = self.changes.pop_front() {
-                self.dropped = change.version;
+        while self.marks.len() >= self.capacity {
+            if let Some((_, version)) = self.marks.pop_front() {
+                self.dropped = version;
             }
+        }
+    }
+
+    /// Lets go of objects that nobody can ask for.
+    fn release(&mut self) {
+        let asked = self.pins.first_key_value().map_or(u64::MAX, |(version, _)| *version);
+        while let Some(oldest) = self.kept.front() {
+            let wanted = oldest.version > asked && oldest.version > self.dropped;
+            if wanted || self.kept.len() <= MIN_CAPACITY {
+                return;
+            }
+            self.kept.pop_front();
         }
     }
 }
@@ -200,6 +240,7 @@ mod tests {
 
     fn filled(count: u64, gap: Duration) -> (History, Time) {
         let (mut history, mut now) = (History::new(), Time::ZERO);
+        history.pin(0, Kind::StorageClass);
         for version in 1..=count {
             history.push(&change(version), now);
             now = now + gap;
@@ -232,6 +273,28 @@ mod tests {
             history.since(0, Kind::StorageClass).unwrap().len(),
             1000,
             "all are younger than 75 s"
+        );
+    }
+
+    #[test]
+    fn objects_are_kept_for_whoever_was_cut_and_the_last_hundred_for_all() {
+        let (mut history, mut now) = filled(1000, Duration::from_millis(1));
+        history.unpin(0, Kind::StorageClass);
+        assert!(
+            history.since(800, Kind::StorageClass).unwrap_err().is_expired(),
+            "nobody pinned it"
+        );
+        assert_eq!(history.since(900, Kind::StorageClass).unwrap().len(), 100);
+        history.pin(950, Kind::StorageClass);
+        for version in 1001..=1500 {
+            now = now + Duration::from_millis(1);
+            history.push(&change(version), now);
+        }
+        assert_eq!(history.since(950, Kind::StorageClass).unwrap().len(), 550);
+        assert_eq!(
+            history.count(Kind::StorageClass),
+            1500,
+            "the real server remembers them all"
         );
     }
 
