@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::EventSeries;
+use k8s_openapi::api::core::v1::{EventSeries, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
@@ -11,6 +12,7 @@ use crate::runtime::Time;
 use super::clock::Clock;
 use super::json_patch::{self, JsonPatchError};
 use super::object::Object;
+use super::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use super::strategy::Part;
 use super::write::{ApiError, Edit, Strings};
 use super::{defaults, fields, merge, quantity};
@@ -160,10 +162,15 @@ fn set(
 
 /// Replaces a status, wholly or one list of it. `false` when the edit does not fit the kind.
 fn apply_status(object: &mut Object, edit: &Edit) -> Result<bool, ApiError> {
+    // Built from its parts, so that the old status is not copied only to be thrown away.
     macro_rules! replace {
-        ($object:expr, $status:expr) => {
+        ($type:ident, $object:expr, $status:expr) => {
             if $object.status.as_ref() != Some($status) {
-                Arc::make_mut($object).status = Some($status.clone());
+                *$object = Arc::new($type {
+                    metadata: $object.metadata.clone(),
+                    spec: $object.spec.clone(),
+                    status: Some($status.clone()),
+                });
             }
         };
     }
@@ -172,7 +179,11 @@ fn apply_status(object: &mut Object, edit: &Edit) -> Result<bool, ApiError> {
             if claim.status.as_ref() != Some(&**status) {
                 let mut status = status.clone();
                 defaults::claim_status(&mut status);
-                Arc::make_mut(claim).status = Some(*status);
+                *claim = Arc::new(PersistentVolumeClaim {
+                    metadata: claim.metadata.clone(),
+                    spec: claim.spec.clone(),
+                    status: Some(*status),
+                });
             }
         }
         (Object::PersistentVolumeClaim(claim), Edit::MergeClaimStatus { from, to }) => {
@@ -183,12 +194,18 @@ fn apply_status(object: &mut Object, edit: &Edit) -> Result<bool, ApiError> {
                 Arc::make_mut(claim).status = Some(merged);
             }
         }
-        (Object::PersistentVolume(volume), Edit::VolumeStatus(status)) => replace!(volume, &**status),
-        (Object::VolumeAttachment(attachment), Edit::AttachmentStatus(status)) => replace!(attachment, &**status),
-        (Object::Node(node), Edit::NodeStatus(status)) => replace!(node, &**status),
-        (Object::Pod(pod), Edit::PodStatus(status)) => replace!(pod, &**status),
-        (Object::VolumeSnapshot(snapshot), Edit::SnapshotStatus(status)) => replace!(snapshot, &**status),
-        (Object::VolumeSnapshotContent(content), Edit::SnapshotContentStatus(status)) => replace!(content, &**status),
+        (Object::PersistentVolume(volume), Edit::VolumeStatus(status)) => replace!(PersistentVolume, volume, &**status),
+        (Object::VolumeAttachment(attachment), Edit::AttachmentStatus(status)) => {
+            replace!(VolumeAttachment, attachment, &**status)
+        }
+        (Object::Node(node), Edit::NodeStatus(status)) => replace!(Node, node, &**status),
+        (Object::Pod(pod), Edit::PodStatus(status)) => replace!(Pod, pod, &**status),
+        (Object::VolumeSnapshot(snapshot), Edit::SnapshotStatus(status)) => {
+            replace!(VolumeSnapshot, snapshot, &**status)
+        }
+        (Object::VolumeSnapshotContent(content), Edit::SnapshotContentStatus(status)) => {
+            replace!(VolumeSnapshotContent, content, &**status)
+        }
         (Object::Node(node), Edit::VolumesAttached(volumes)) => {
             let present = node.status.as_ref().and_then(|s| s.volumes_attached.as_deref());
             if present.unwrap_or_default() != volumes.as_slice() {

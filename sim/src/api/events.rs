@@ -28,7 +28,7 @@ const AGGREGATE_QUIET: Duration = Duration::from_secs(600);
 const SERIES_QUIET: Duration = Duration::from_secs(360);
 /// Events about one object at once, and seconds for each further one.
 const BURST: u32 = 25;
-const REFILL_SECONDS: u32 = 300;
+const REFILL_SECONDS: u64 = 300;
 /// Entries of each cache.
 const CACHE: usize = 4096;
 
@@ -39,9 +39,9 @@ pub struct Recorder {
     host: Option<String>,
     clock: Clock,
     style: Style,
-    alike: Lru<Alike, Messages>,
-    seen: Lru<Said, Seen>,
-    spam: Lru<Subject, Bucket>,
+    alike: Lru<Digest, Messages>,
+    seen: Lru<Digest, Seen>,
+    spam: Lru<Digest, Bucket>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,23 +52,28 @@ enum Style {
     Series,
 }
 
-/// The object that a remark is about.
-type Subject = (ObjectRef, String);
-/// What remarks have in common that differ in their message.
-type Alike = (Subject, bool, &'static str);
-/// What equal remarks have in common; no message for an aggregate.
-type Said = (Alike, Option<String>);
+/// What stands for a part of a remark in the caches.
+type Digest = [u8; 16];
 
-#[derive(Clone, Debug)]
-struct Messages {
-    different: BTreeSet<String>,
-    last: Time,
+/// The digests of a remark: of the object it is about, of what remarks have in common that differ in their message, and of all it says.
+#[derive(Clone, Copy, Debug)]
+struct Digests {
+    subject: Digest,
+    alike: Digest,
+    said: Digest,
 }
 
 #[derive(Clone, Debug)]
+struct Messages {
+    different: BTreeSet<Digest>,
+    last: Time,
+}
+
+/// An event that was told, or dropped.
+#[derive(Clone, Debug)]
 struct Seen {
     name: String,
-    message: String,
+    about: EventRecord,
     count: i32,
     first: Time,
     last: Time,
@@ -107,101 +112,85 @@ impl Recorder {
     /// What to write when the patch of a counted event found no event any more: the server forgets them after an hour.
     pub fn recreate(&self, patch: &Write) -> Option<Write> {
         let Write::Patch(patch) = patch else { return None };
-        let ((alike, _), seen) = self
-            .seen
-            .iter()
-            .find(|(_, seen)| *seen.name == *patch.target.key.name)?;
-        Some(self.create(alike, seen))
+        let mut known = self.seen.iter().map(|(_, seen)| seen);
+        let seen = known.find(|seen| *seen.name == *patch.target.key.name)?;
+        Some(self.create(seen))
     }
 
     fn record_counted(&mut self, record: &EventRecord, now: Time) -> Option<Write> {
-        let alike = alike(record);
-        let (message, said) = self.aggregate(record, &alike, now);
-        let component = &self.component;
-        let seen = self.seen.entry(&said, || Seen {
-            name: event_name(component, &said, now),
-            message: message.clone(),
-            count: 0,
-            first: now,
-            last: now,
-        });
+        let digests = Digests::of(&self.component, record);
+        let aggregated = self.aggregates(&digests, now);
+        let (key, message) = if aggregated {
+            let message = format!("(combined from similar events): {}", record.message);
+            (digests.alike, Some(message))
+        } else {
+            (digests.said, None)
+        };
+        let seen = self.seen.entry(&key, || Seen::new(record, &key, now));
         seen.count += 1;
         seen.last = now;
-        let changed = (seen.message != message).then(|| message.clone());
-        seen.message = message;
-        let seen = seen.clone();
-        let bucket = self.spam.entry(&alike.0, || {
-            Bucket::every(Duration::from_secs(REFILL_SECONDS.into()), BURST)
-        });
+        let changed = message.filter(|message| *message != seen.about.message);
+        if let Some(message) = &changed {
+            seen.about.message.clone_from(message);
+        }
+        let interval = Duration::from_secs(REFILL_SECONDS);
+        let bucket = self.spam.entry(&digests.subject, || Bucket::every(interval, BURST));
         if !bucket.try_take(now) {
             return None;
         }
+        let seen = self.seen.get(&key)?;
         if seen.count == 1 {
-            return Some(self.create(&alike, &seen));
+            return Some(self.create(seen));
         }
-        Some(patch(
-            &alike,
-            &seen,
-            Edit::EventSeen {
-                count: seen.count,
-                message: changed,
-            },
-        ))
+        let count = seen.count;
+        Some(seen.patch(Edit::EventSeen {
+            count,
+            message: changed,
+        }))
     }
 
-    /// The message under which a remark is told, and the key under which it is counted.
-    fn aggregate(&mut self, record: &EventRecord, alike: &Alike, now: Time) -> (String, Said) {
+    /// Whether a remark is one too many of its like, and goes into one event with the others.
+    fn aggregates(&mut self, digests: &Digests, now: Time) -> bool {
         let fresh = || Messages {
             different: BTreeSet::new(),
             last: now,
         };
-        let messages = self.alike.entry(alike, fresh);
+        let messages = self.alike.entry(&digests.alike, fresh);
         if now.since(messages.last) > AGGREGATE_QUIET {
             *messages = fresh();
         }
-        messages.different.insert(record.message.clone());
+        messages.different.insert(digests.said);
         messages.last = now;
         if messages.different.len() < AGGREGATE_FROM {
-            return (record.message.clone(), (alike.clone(), Some(record.message.clone())));
+            return false;
         }
-        // The set stays just below the threshold; the real one drops any of its members.
+        // The set stays just below the threshold; the real one, too, drops any of its members.
         messages.different.pop_first();
-        let message = format!("(combined from similar events): {}", record.message);
-        (message, (alike.clone(), None))
+        true
     }
 
     fn record_in_series(&mut self, record: &EventRecord, now: Time) -> Option<Write> {
-        let alike = alike(record);
-        let said = (alike.clone(), None);
-        let component = &self.component;
-        let fresh = || Seen {
-            name: event_name(component, &said, now),
-            message: record.message.clone(),
-            count: 0,
-            first: now,
-            last: now,
-        };
-        let seen = self.seen.entry(&said, fresh);
+        let key = Digests::of(&self.component, record).alike;
+        let fresh = || Seen::new(record, &key, now);
+        let seen = self.seen.entry(&key, fresh);
         if now.since(seen.last) > SERIES_QUIET {
             *seen = fresh();
         }
         seen.count += 1;
         seen.last = now;
-        let seen = seen.clone();
         match seen.count {
-            1 => Some(self.create(&alike, &seen)),
-            2 => Some(patch(&alike, &seen, Edit::EventSeries { count: 2 })),
+            1 => self.seen.get(&key).map(|seen| self.create(seen)),
+            2 => Some(seen.patch(Edit::EventSeries { count: 2 })),
             _ => None,
         }
     }
 
-    fn create(&self, (subject, warning, reason): &Alike, seen: &Seen) -> Write {
-        let (regarding, uid) = subject;
+    fn create(&self, seen: &Seen) -> Write {
+        let (about, regarding) = (&seen.about, &seen.about.regarding);
         let counted = self.style == Style::Counted;
-        let first = counted.then(|| self.clock.time(seen.first));
         let event = Event {
             metadata: ObjectMeta {
-                namespace: Some(event_namespace(regarding).into()),
+                namespace: Some(seen.namespace().into()),
                 name: Some(seen.name.clone()),
                 ..Default::default()
             },
@@ -210,14 +199,14 @@ impl Recorder {
                 kind: Some(regarding.kind.name().into()),
                 namespace: Some(regarding.key.namespace.to_string()).filter(|n| !n.is_empty()),
                 name: Some(regarding.key.name.to_string()),
-                uid: Some(uid.clone()),
+                uid: Some(about.uid.clone()),
                 ..Default::default()
             },
-            type_: Some(if *warning { "Warning" } else { "Normal" }.into()),
-            reason: Some((*reason).into()),
-            message: Some(seen.message.clone()),
+            type_: Some(if about.warning { "Warning" } else { "Normal" }.into()),
+            reason: Some(about.reason.into()),
+            message: Some(about.message.clone()),
             count: counted.then_some(seen.count),
-            first_timestamp: first,
+            first_timestamp: counted.then(|| self.clock.time(seen.first)),
             last_timestamp: counted.then(|| self.clock.time(seen.last)),
             event_time: (!counted).then(|| self.clock.micro_time(seen.first)),
             source: counted.then(|| EventSource {
@@ -232,46 +221,63 @@ impl Recorder {
     }
 }
 
-fn alike(record: &EventRecord) -> Alike {
-    let subject = (record.regarding.clone(), record.uid.clone());
-    (subject, record.warning, record.reason)
-}
-
-fn patch(alike: &Alike, seen: &Seen, edit: Edit) -> Write {
-    let regarding = &alike.0.0;
-    let key = ObjKey::new(event_namespace(regarding), seen.name.as_str());
-    Write::Patch(Patch::new(ObjectRef::new(Kind::Event, key), vec![edit]))
-}
-
-/// Events about objects of the whole cluster live in `default`.
-fn event_namespace(regarding: &ObjectRef) -> &str {
-    match &*regarding.key.namespace {
-        "" => "default",
-        namespace => namespace,
+impl Digests {
+    fn of(component: &str, record: &EventRecord) -> Digests {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |parts: &[&str]| {
+            for part in parts {
+                hasher.update(part.as_bytes());
+                hasher.update(&[0]);
+            }
+            let mut digest = Digest::default();
+            digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+            digest
+        };
+        let regarding = &record.regarding;
+        let severity = if record.warning { "w" } else { "n" };
+        Digests {
+            subject: add(&[
+                component,
+                regarding.kind.name(),
+                &regarding.key.namespace,
+                &regarding.key.name,
+                &record.uid,
+            ]),
+            alike: add(&[severity, record.reason]),
+            said: add(&[&record.message]),
+        }
     }
 }
 
-/// `<object>.<16 hex digits>`, as kubectl users know them; the digits stand for who said what about which object, and when for the first time.
-fn event_name(component: &str, (alike, message): &Said, now: Time) -> String {
-    let ((regarding, uid), warning, reason) = alike;
-    let mut hasher = blake3::Hasher::new();
-    let severity = if *warning { "w" } else { "n" };
-    let parts = [
-        component,
-        regarding.kind.name(),
-        uid,
-        severity,
-        reason,
-        message.as_deref().unwrap_or(""),
-    ];
-    for part in parts {
-        hasher.update(part.as_bytes());
-        hasher.update(&[0]);
+impl Seen {
+    /// Not told yet. The name is `<object>.<16 hex digits>`, as kubectl users know it; the digits stand for what is said, and when for the first time.
+    fn new(record: &EventRecord, key: &Digest, now: Time) -> Seen {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(key);
+        hasher.update(&now.0.to_le_bytes());
+        let mut digits = [0; 8];
+        digits.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Seen {
+            name: format!("{}.{:016x}", record.regarding.key.name, u64::from_be_bytes(digits)),
+            about: record.clone(),
+            count: 0,
+            first: now,
+            last: now,
+        }
     }
-    hasher.update(&now.0.to_le_bytes());
-    let mut digits = [0; 8];
-    digits.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    format!("{}.{:016x}", regarding.key.name, u64::from_be_bytes(digits))
+
+    /// Events about objects of the whole cluster live in `default`.
+    fn namespace(&self) -> &str {
+        match &*self.about.regarding.key.namespace {
+            "" => "default",
+            namespace => namespace,
+        }
+    }
+
+    fn patch(&self, edit: Edit) -> Write {
+        let key = ObjKey::new(self.namespace(), self.name.as_str());
+        Write::Patch(Patch::new(ObjectRef::new(Kind::Event, key), vec![edit]))
+    }
 }
 
 #[cfg(test)]

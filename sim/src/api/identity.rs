@@ -2,12 +2,11 @@
 //!
 //! No stream is shared: creating an unrelated object changes no other object's identity, and a deleted and recreated object gets another UID.
 
-use std::fmt::Write as _;
-
 use super::object::{Kind, ObjKey};
 
 /// The letters of which Kubernetes makes name suffixes: no vowels, and nothing that looks like something else.
 const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The UID of the `incarnation`-th object (from 1) of this kind and name, shaped like a random (version 4) UUID.
 pub fn uid(kind: Kind, key: &ObjKey, incarnation: u32) -> String {
@@ -20,7 +19,9 @@ pub fn uid(kind: Kind, key: &ObjKey, incarnation: u32) -> String {
         if matches!(i, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        write!(text, "{byte:02x}").expect("a string grows");
+        for digit in [byte >> 4, byte & 0x0f] {
+            text.push(char::from(HEX[usize::from(digit)]));
+        }
     }
     text
 }

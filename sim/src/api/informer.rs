@@ -184,7 +184,7 @@ type Postings = BTreeSet<(Arc<str>, ObjKey)>;
 #[derive(Debug, Default)]
 pub struct Cache {
     stores: BTreeMap<Kind, Store>,
-    indexes: BTreeMap<Index, Postings>,
+    indexes: Vec<(Index, Postings)>,
     late_events_overwrite: bool,
 }
 
@@ -264,10 +264,8 @@ impl Cache {
     /// # Panics
     /// If the cache was not made with that index.
     pub fn keys_by<'a>(&'a self, index: Index, value: &str) -> impl Iterator<Item = &'a ObjKey> + use<'a> {
-        let postings = self
-            .indexes
-            .get(&index)
-            .expect("the process was built without this index");
+        let found = self.indexes.iter().find(|(i, _)| *i == index);
+        let (_, postings) = found.expect("the process was built without this index");
         let value: Arc<str> = Arc::from(value);
         let from = (Arc::clone(&value), ObjKey::cluster(""));
         postings
@@ -353,7 +351,7 @@ impl Cache {
     /// Forgets everything: the process died.
     pub fn clear(&mut self) {
         self.stores.clear();
-        self.indexes.values_mut().for_each(BTreeSet::clear);
+        self.indexes.iter_mut().for_each(|(_, postings)| postings.clear());
     }
 
     fn store(&mut self, key: &ObjKey, object: Object) -> Delta {
@@ -362,7 +360,9 @@ impl Cache {
             Some(known) => Some(std::mem::replace(known, object.clone())),
             None => store.objects.insert(key.clone(), object.clone()),
         };
-        let resync = old.as_ref().is_some_and(|o| o.version() == object.version());
+        let resync = old
+            .as_ref()
+            .is_some_and(|o| o.meta().resource_version == object.meta().resource_version);
         if !resync {
             self.reindex(key, old.as_ref(), Some(&object));
         }
@@ -380,8 +380,10 @@ impl Cache {
     }
 
     fn reindex(&mut self, key: &ObjKey, old: Option<&Object>, new: Option<&Object>) {
-        let kind = old.or(new).map(Object::kind);
-        for (index, postings) in self.indexes.iter_mut().filter(|(i, _)| Some(i.kind()) == kind) {
+        let Some(kind) = old.or(new).map(Object::kind) else {
+            return;
+        };
+        for (index, postings) in self.indexes.iter_mut().filter(|(i, _)| i.kind() == kind) {
             if let (Some(old), Some(new)) = (old, new)
                 && index.same(old, new)
             {

@@ -45,6 +45,11 @@ impl<K: Ord + Clone, V> Lru<K, V> {
         value
     }
 
+    /// The entry of a key; looking is not using.
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(_, value)| value)
+    }
+
     /// The values, in order of key; looking is not using.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, (_, value))| (key, value))

@@ -3,6 +3,7 @@
 //! Every store, cache and watch event holds the same `Arc`; a write replaces it. The snapshot kinds are ours (`snapshot.rs`), because k8s-openapi
 //! has no types for custom resources. Kinds that no modelled process reads are absent: applying one is refused where manifests are read.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -126,7 +127,7 @@ kinds! {
 }
 
 /// Namespace and name of an object; the namespace is empty for kinds of the whole cluster.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ObjKey {
     /// The namespace, or empty.
     pub namespace: Arc<str>,
@@ -157,6 +158,23 @@ impl ObjKey {
             meta.namespace.as_deref().unwrap_or_default(),
             meta.name.as_deref().unwrap_or_default(),
         )
+    }
+}
+
+impl Ord for ObjKey {
+    /// By namespace, then by name. Keys of stored objects share their namespace, which spares most comparisons.
+    fn cmp(&self, other: &ObjKey) -> Ordering {
+        if Arc::ptr_eq(&self.namespace, &other.namespace) {
+            return self.name.cmp(&other.name);
+        }
+        let namespaces = self.namespace.cmp(&other.namespace);
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for ObjKey {
+    fn partial_cmp(&self, other: &ObjKey) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -15,8 +15,8 @@ pub(super) struct Store {
     /// By `Kind as usize`.
     shelves: Vec<Shelf>,
     outbox: Vec<Change>,
-    /// The names of writers, each once.
-    writers: BTreeSet<Arc<str>>,
+    /// The names of writers and namespaces, each once.
+    words: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Slot {
+    /// As in the map: what changes carry, so that all caches share it.
+    key: ObjKey,
     object: Object,
     past: Past,
 }
@@ -46,7 +48,7 @@ impl Store {
             version: 0,
             shelves: Kind::ALL.iter().map(|_| Shelf::default()).collect(),
             outbox: Vec::new(),
-            writers: BTreeSet::new(),
+            words: BTreeSet::new(),
         }
     }
 
@@ -100,26 +102,33 @@ impl Store {
     /// Stores an object under the next version and returns it as stored. The caller holds the only reference, so nothing is copied.
     pub(super) fn put(&mut self, by: &str, key: &ObjKey, mut object: Object) -> Object {
         self.stamp(&mut object);
-        let by = self.writer(by);
+        let by = self.word(by);
+        let namespace = self.word(&key.namespace);
         let shelf = &mut self.shelves[object.kind() as usize];
-        let (change, old, nth) = match shelf.live.get_mut(key) {
+        let (change, key, old, nth) = match shelf.live.get_mut(key) {
             Some(slot) => {
                 slot.past.changes += 1;
                 let old = std::mem::replace(&mut slot.object, object.clone());
-                (ChangeType::Modified, Some(old), slot.past.changes)
+                (ChangeType::Modified, slot.key.clone(), Some(old), slot.past.changes)
             }
             None => {
                 let mut past = shelf.past.remove(key).unwrap_or_default();
                 past.incarnations += 1;
                 past.changes += 1;
-                let object = object.clone();
-                shelf.live.insert(key.clone(), Slot { object, past });
-                (ChangeType::Added, None, past.changes)
+                let name = Arc::clone(&key.name);
+                let key = ObjKey { namespace, name };
+                let slot = Slot {
+                    key: key.clone(),
+                    object: object.clone(),
+                    past,
+                };
+                shelf.live.insert(key.clone(), slot);
+                (ChangeType::Added, key, None, past.changes)
             }
         };
         self.outbox.push(Change {
             change,
-            key: key.clone(),
+            key,
             object: object.clone(),
             old,
             version: self.version,
@@ -137,14 +146,14 @@ impl Store {
         let shelf = &mut self.shelves[kind as usize];
         let mut slot = shelf.live.remove(key)?;
         slot.past.changes += 1;
-        shelf.past.insert(key.clone(), slot.past);
+        shelf.past.insert(slot.key.clone(), slot.past);
         let old = slot.object.clone();
         let mut last = slot.object;
         self.stamp(&mut last);
-        let by = self.writer(by);
+        let by = self.word(by);
         self.outbox.push(Change {
             change: ChangeType::Deleted,
-            key: key.clone(),
+            key: slot.key,
             object: last.clone(),
             old: Some(old),
             version: self.version,
@@ -159,12 +168,13 @@ impl Store {
         object.meta_mut().resource_version = Some(self.version.to_string());
     }
 
-    fn writer(&mut self, by: &str) -> Arc<str> {
-        if let Some(known) = self.writers.get(by) {
+    /// The one shared copy of a word.
+    fn word(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.words.get(word) {
             return Arc::clone(known);
         }
-        let new: Arc<str> = Arc::from(by);
-        self.writers.insert(Arc::clone(&new));
+        let new: Arc<str> = Arc::from(word);
+        self.words.insert(Arc::clone(&new));
         new
     }
 
