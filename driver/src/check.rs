@@ -10,17 +10,14 @@ use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::volume_capability::AccessType;
 use wavetank_proto::csi::v1::volume_capability::access_mode::Mode as WireMode;
+use wavetank_proto::limits::{
+    MAP_BYTES as MAP, MOUNT_FLAGS_BYTES, NODE_ID_BYTES as NODE_ID, PLUGIN_NAME_BYTES, STRING_BYTES as STRING,
+    TOPOLOGY_NAME_BYTES, TOPOLOGY_VALUE_BYTES,
+};
 
 use crate::config::Config;
 use crate::pool::Source;
 use crate::units::{Bytes, FsKind, HostPath, NodeId, Segments, SnapshotId, VolumeId};
-
-/// Longest string, in bytes, where nothing else is said.
-const STRING: usize = 128;
-/// Largest map, keys and values together, and the longest list of mount flags, in bytes.
-const MAP: usize = 4096;
-/// Longest node id, in bytes.
-const NODE_ID: usize = 256;
 
 fn invalid(text: String) -> Status {
     Status::invalid_argument(text)
@@ -33,7 +30,7 @@ fn is_forbidden(c: char) -> bool {
 
 /// At most 63 letters, digits, `-` and `.`, alphanumeric at both ends.
 pub(crate) fn is_driver_name(name: &str) -> bool {
-    is_label(name, 63, |c| matches!(c, '-' | '.'))
+    is_label(name, PLUGIN_NAME_BYTES, |c| matches!(c, '-' | '.'))
 }
 
 fn is_label(text: &str, max: usize, inside: fn(char) -> bool) -> bool {
@@ -58,10 +55,10 @@ pub(crate) fn segment(key: &str, value: &str) -> Result<(), String> {
     if key.contains('/') && (!is_driver_name(prefix) || prefix.chars().any(|c| c.is_ascii_uppercase())) {
         return Err("the key's prefix is a lower-case domain name of at most 63 characters".to_owned());
     }
-    if !is_label(name, 63, inside) {
+    if !is_label(name, TOPOLOGY_NAME_BYTES, inside) {
         return Err("the key's name is at most 63 letters, digits, `-`, `_` and `.`".to_owned());
     }
-    if !value.is_empty() && !is_label(value, 63, inside) {
+    if !value.is_empty() && !is_label(value, TOPOLOGY_VALUE_BYTES, inside) {
         return Err("the value is at most 63 letters, digits, `-`, `_` and `.`".to_owned());
     }
     Ok(())
@@ -230,8 +227,10 @@ fn mount_form(mount: &csi::volume_capability::MountVolume) -> Result<Form, Statu
         "" => None,
         text => Some(text.parse::<FsKind>().map_err(|why| invalid(why.to_string()))?),
     };
-    if mount.mount_flags.iter().map(String::len).sum::<usize>() > MAP {
-        return Err(invalid(format!("mount_flags are longer than {MAP} bytes")));
+    if mount.mount_flags.iter().map(String::len).sum::<usize>() > MOUNT_FLAGS_BYTES {
+        return Err(invalid(format!(
+            "mount_flags are longer than {MOUNT_FLAGS_BYTES} bytes"
+        )));
     }
     if mount
         .mount_flags

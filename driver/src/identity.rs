@@ -24,6 +24,11 @@ impl Identity {
     pub(crate) fn new(config: Arc<Config>, ledger: Arc<Ledger>, pool: Arc<dyn Pool>) -> Self {
         Self { config, ledger, pool }
     }
+
+    #[cfg(test)]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
 }
 
 #[tonic::async_trait]

@@ -19,6 +19,8 @@ mod records;
 mod refuse;
 pub mod runtime;
 pub mod seat;
+#[cfg(test)]
+mod tests;
 pub mod units;
 
 pub use config::{Config, ConfigError, Expansion, StorageType};

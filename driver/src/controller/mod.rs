@@ -12,6 +12,9 @@ mod modify;
 mod publish;
 mod settle;
 
+#[cfg(test)]
+pub(crate) use create::handle;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

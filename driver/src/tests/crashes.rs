@@ -1,0 +1,298 @@
+//! The process dies at every single operation on pool, machine and disk; it is started again; the caller either goes on
+//! or gives up; and in the end everything is as promised and nothing is left over.
+
+use tonic::Status;
+use wavetank_proto::csi::v1 as csi;
+use wavetank_proto::csi::v1::controller_server::Controller as _;
+use wavetank_proto::csi::v1::identity_server::Identity as _;
+use wavetank_proto::csi::v1::node_server::Node as _;
+
+use super::calls::*;
+use super::rig::{Crash, Rig};
+use crate::config::Config;
+use crate::seat::Driver;
+
+/// One call of a script; its answer as text, to compare.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Create,
+    Clone,
+    Attach,
+    Stage,
+    Publish,
+    Grow,
+    GrowOnNode,
+    Modify,
+    Ephemeral,
+    EndEphemeral,
+    Unpublish,
+    Unstage,
+    Detach,
+    Delete,
+}
+
+const SCRIPT: [Step; 14] = [
+    Step::Create,
+    Step::Attach,
+    Step::Stage,
+    Step::Publish,
+    Step::Grow,
+    Step::GrowOnNode,
+    Step::Modify,
+    Step::Clone,
+    Step::Ephemeral,
+    Step::EndEphemeral,
+    Step::Unpublish,
+    Step::Unstage,
+    Step::Detach,
+    Step::Delete,
+];
+
+const POD2: &str = "/var/lib/kubelet/pods/pod2";
+
+async fn perform(driver: &Driver, step: Step) -> Result<String, Status> {
+    fn shown<T: std::fmt::Debug>(answer: Result<T, Status>) -> Result<String, Status> {
+        answer.map(|answer| format!("{answer:?}"))
+    }
+    let end = || csi::NodeUnpublishVolumeRequest {
+        volume_id: "csi-1".to_owned(),
+        target_path: POD2.to_owned(),
+    };
+    let delete = || csi::DeleteVolumeRequest {
+        volume_id: id("v"),
+        ..Default::default()
+    };
+    let modify = || csi::ControllerModifyVolumeRequest {
+        volume_id: id("v"),
+        mutable_parameters: text(&[("iops", "300")]),
+        ..Default::default()
+    };
+    match step {
+        Step::Create => shown(call!(driver.controller.create_volume(create("v")))),
+        Step::Clone => shown(call!(driver.controller.create_volume(larger_clone()))),
+        Step::Attach => shown(call!(
+            driver
+                .controller
+                .controller_publish_volume(controller_publish("v", "n1"))
+        )),
+        Step::Stage => shown(call!(driver.node.node_stage_volume(stage("v")))),
+        Step::Publish => shown(call!(driver.node.node_publish_volume(publish("v", TARGET)))),
+        Step::Grow => shown(call!(
+            driver
+                .controller
+                .controller_expand_volume(controller_expand("v", 2 * GI))
+        )),
+        Step::GrowOnNode => shown(call!(driver.node.node_expand_volume(node_expand("v", TARGET, 2 * GI)))),
+        Step::Modify => shown(call!(driver.controller.controller_modify_volume(modify()))),
+        Step::Ephemeral => shown(call!(driver.node.node_publish_volume(ephemeral("csi-1", POD2)))),
+        Step::EndEphemeral => shown(call!(driver.node.node_unpublish_volume(end()))),
+        Step::Unpublish => shown(call!(driver.node.node_unpublish_volume(unpublish("v", TARGET)))),
+        Step::Unstage => shown(call!(driver.node.node_unstage_volume(unstage("v")))),
+        Step::Detach => shown(call!(
+            driver
+                .controller
+                .controller_unpublish_volume(controller_unpublish("v", "n1"))
+        )),
+        Step::Delete => shown(call!(driver.controller.delete_volume(delete()))),
+    }
+}
+
+fn larger_clone() -> csi::CreateVolumeRequest {
+    csi::CreateVolumeRequest {
+        capacity_range: range(2 * GI, 0),
+        ..clone_of("copy", "v")
+    }
+}
+
+/// What the caller does once the driver is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    /// Repeats the call that failed and goes on.
+    Persists,
+    /// Wants it no more and tears everything down.
+    GivesUp,
+}
+
+/// What dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dies {
+    Process,
+    Machine,
+}
+
+/// Starts the driver again until it starts: it may die while it recovers, too.
+async fn restart(rig: &mut Rig, dies: Dies) -> Driver {
+    rig.crash_at(None);
+    match dies {
+        Dies::Process => rig.kill(),
+        Dies::Machine => rig.power_cut(),
+    }
+    rig.start().await
+}
+
+async fn end(rig: &Rig, driver: &Driver) {
+    let gone = csi::NodeUnpublishVolumeRequest {
+        volume_id: "csi-1".to_owned(),
+        target_path: POD2.to_owned(),
+    };
+    call!(driver.node.node_unpublish_volume(gone)).unwrap();
+    tear_down(rig, driver, "v").await;
+    let delete = csi::DeleteVolumeRequest {
+        volume_id: id("copy"),
+        ..Default::default()
+    };
+    call!(driver.controller.delete_volume(delete)).unwrap();
+}
+
+/// Plays the script once; returns the number of operations it took and the answers.
+async fn play(crash: Option<Crash>, caller: Caller, dies: Dies, expected: &[String]) -> (Vec<String>, Vec<String>) {
+    let mut rig = Rig::new(Config::default());
+    make_staging_directory(&rig, "v");
+    let mut driver = rig.start().await;
+    rig.crash_at(crash);
+    let mut answers = Vec::new();
+    'script: for (number, step) in SCRIPT.into_iter().enumerate() {
+        let result = perform(&driver, step).await;
+        let answer = if rig.has_crashed() {
+            driver = restart(&mut rig, dies).await;
+            if caller == Caller::GivesUp {
+                break 'script;
+            }
+            again(&driver, number).await
+        } else {
+            result.unwrap()
+        };
+        if let Some(expected) = expected.get(number) {
+            assert_eq!(answer, *expected, "{step:?} {crash:?}");
+        }
+        answers.push(answer);
+    }
+    let steps = rig.steps();
+    rig.crash_at(None);
+    end(&rig, &driver).await;
+    assert_eq!(rig.leftovers(), Vec::<String>::new(), "{crash:?} {caller:?} {dies:?}");
+    let driver = restart(&mut rig, Dies::Process).await;
+    let listed = call!(driver.controller.list_volumes(Default::default())).unwrap();
+    assert_eq!(listed.entries, [], "{crash:?}");
+    assert!(
+        driver.is_forgetful(),
+        "the ledger remembers something: {crash:?} {caller:?} {dies:?}"
+    );
+    (steps, answers)
+}
+
+/// Repeats every step up to the one that was cut off: after a reboot those on the machine are gone, and otherwise a
+/// repeat must do no harm.
+async fn again(driver: &Driver, number: usize) -> String {
+    let mut last = String::new();
+    for step in SCRIPT.into_iter().take(number + 1) {
+        last = perform(driver, step)
+            .await
+            .unwrap_or_else(|status| panic!("{step:?} again: {status:?}"));
+    }
+    last
+}
+
+impl Driver {
+    /// Is every table of its ledger empty?
+    fn is_forgetful(&self) -> bool {
+        self.identity.ledger().read(|tables| {
+            tables.volumes.is_empty()
+                && tables.publications.is_empty()
+                && tables.staged.is_empty()
+                && tables.targets.is_empty()
+        })
+    }
+}
+
+async fn crash_everywhere(caller: Caller, dies: Dies) {
+    let (steps, answers) = play(None, caller, dies, &[]).await;
+    assert!(steps.len() > 100, "the script is long: {}", steps.len());
+    for at in 1..=steps.len() as u64 {
+        play(Some(Crash(at)), caller, dies, &answers).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_persists_gets_what_was_promised() {
+    crash_everywhere(Caller::Persists, Dies::Process).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_gives_up_leaves_nothing_behind() {
+    crash_everywhere(Caller::GivesUp, Dies::Process).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reboot_at_any_point_is_survived() {
+    crash_everywhere(Caller::Persists, Dies::Machine).await;
+    crash_everywhere(Caller::GivesUp, Dies::Machine).await;
+}
+
+/// The second life dies too, while it settles what the first left.
+#[tokio::test(start_paused = true)]
+async fn a_crash_during_recovery_is_recovered_from() {
+    let (steps, _) = play(None, Caller::Persists, Dies::Process, &[]).await;
+    let mut again = 0;
+    for first in (1..=steps.len() as u64).step_by(7) {
+        for second in (1..40).step_by(2) {
+            let mut rig = Rig::new(Config::default());
+            make_staging_directory(&rig, "v");
+            let driver = rig.start().await;
+            rig.crash_at(Some(Crash(first)));
+            for step in SCRIPT {
+                if perform(&driver, step).await.is_err() {
+                    break;
+                }
+            }
+            rig.kill();
+            rig.crash_at(Some(Crash(second)));
+            // An error at the start is a start that did not happen: the disk died under it.
+            let _ = rig.try_start().await;
+            if !rig.has_crashed() {
+                break;
+            }
+            again += 1;
+            let driver = restart(&mut rig, Dies::Process).await;
+            end(&rig, &driver).await;
+            assert_eq!(rig.leftovers(), Vec::<String>::new(), "{first} {second}");
+            assert!(driver.is_forgetful(), "{first} {second}");
+        }
+    }
+    assert!(again > 100, "recoveries were really cut off: {again}");
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_written_is_admitted() {
+    let mut rig = Rig::new(Config::default());
+    let driver = rig.start().await;
+    call!(driver.controller.create_volume(create("v"))).unwrap();
+    rig.kill();
+    let refused = call!(driver.controller.create_volume(create("w")));
+    assert!(matches!(
+        code(refused),
+        tonic::Code::Internal | tonic::Code::Unavailable
+    ));
+    // The dead life's disk refuses, so its next change breaks the ledger, and its probe says so.
+    let _ = call!(
+        driver
+            .controller
+            .controller_expand_volume(controller_expand("v", 2 * GI))
+    );
+    let probe = driver.identity.probe(tonic::Request::new(Default::default())).await;
+    assert_eq!(code(probe), tonic::Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_disk_with_something_else_on_it_is_left_alone() {
+    use redb::StorageBackend;
+    let memory = redb::backends::InMemoryBackend::new();
+    memory.set_len(4096).unwrap();
+    memory.write(0, b"precious data").unwrap();
+    let disk = crate::runtime::Disk::new(memory);
+    let opened = crate::ledger::Ledger::open(disk.clone(), std::sync::Arc::new(super::rig::TestRuntime)).await;
+    assert!(matches!(opened.err(), Some(crate::ledger::LedgerError::Foreign)));
+    let mut first = [0; 8];
+    disk.read(0, &mut first).unwrap();
+    assert_eq!(&first, b"precious");
+}

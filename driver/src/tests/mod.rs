@@ -1,0 +1,12 @@
+//! The driver as a whole, against a small fake machine and pool: refusals, repeats, concurrency, crashes, reboots.
+
+mod calls;
+mod concurrency;
+mod crashes;
+mod disk;
+mod lifecycle;
+mod node_refusals;
+mod reboots;
+mod refusals;
+mod repeats;
+mod rig;
