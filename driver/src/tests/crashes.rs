@@ -1,6 +1,8 @@
 //! The process dies at every single operation on pool, machine and disk; it is started again; the caller either goes on
 //! or gives up; and in the end everything is as promised and nothing is left over.
 
+use std::collections::BTreeSet;
+
 use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::controller_server::Controller as _;
@@ -10,6 +12,7 @@ use wavetank_proto::csi::v1::node_server::Node as _;
 use super::calls::*;
 use super::rig::{Crash, Rig};
 use crate::config::Config;
+use crate::records::{PublicationPhase, StagedPhase, StagedRecord, VolumePhase};
 use crate::seat::Driver;
 
 /// One call of a script; its answer as text, to compare.
@@ -127,7 +130,75 @@ async fn restart(rig: &mut Rig, dies: Dies) -> Driver {
         Dies::Process => rig.kill(),
         Dies::Machine => rig.power_cut(),
     }
-    rig.start().await
+    let driver = rig.start().await;
+    assert_settled(rig, &driver);
+    driver
+}
+
+/// Even if nobody ever calls again: the world holds what the ledger says, and nothing is half done.
+fn assert_settled(rig: &Rig, driver: &Driver) {
+    let world = rig.world.lock().unwrap();
+    driver.identity.ledger().read(|tables| {
+        assert!(tables.volumes.values().all(|record| record.phase == VolumePhase::Ready));
+        assert!(
+            tables
+                .publications
+                .values()
+                .all(|record| record.phase == PublicationPhase::Published)
+        );
+        assert!(tables.staged.values().all(|record| record.phase == StagedPhase::Staged));
+        assert!(
+            tables
+                .targets
+                .values()
+                .all(|record| record.phase == PublicationPhase::Published)
+        );
+
+        let ephemeral = tables
+            .staged
+            .iter()
+            .filter(|(_, record)| record.ephemeral)
+            .map(|(id, _)| id);
+        let known: BTreeSet<_> = tables.volumes.keys().chain(ephemeral).collect();
+        assert_eq!(world.volumes.keys().collect::<BTreeSet<_>>(), known, "volumes");
+        for (id, record) in &tables.volumes {
+            let volume = &world.volumes[id];
+            assert_eq!(
+                (volume.known.size, &volume.settings),
+                (record.size, &record.settings),
+                "{id}"
+            );
+        }
+
+        let exports = world
+            .volumes
+            .iter()
+            .filter(|(_, volume)| !volume.known.exports.is_empty());
+        let own = tables
+            .staged
+            .iter()
+            .filter(|(_, record)| record.exported)
+            .map(|(id, _)| id);
+        let published: BTreeSet<_> = tables.publications.keys().map(|(id, _)| id).chain(own).collect();
+        assert_eq!(exports.map(|(id, _)| id).collect::<BTreeSet<_>>(), published, "exports");
+
+        let kept = |record: &StagedRecord| record.ephemeral;
+        assert!(world.devices.keys().all(|id| tables.staged.contains_key(id)), "devices");
+        assert!(
+            tables
+                .staged
+                .iter()
+                .all(|(id, record)| kept(record) || world.devices.contains_key(id)),
+            "staged"
+        );
+        let paths: BTreeSet<_> = tables
+            .staged
+            .values()
+            .map(|record| &record.path)
+            .chain(tables.targets.keys())
+            .collect();
+        assert!(world.mounts.iter().all(|entry| paths.contains(&entry.target)), "mounts");
+    });
 }
 
 async fn end(rig: &Rig, driver: &Driver) {
