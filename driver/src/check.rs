@@ -17,7 +17,7 @@ use wavetank_proto::limits::{
 
 use crate::config::Config;
 use crate::pool::Source;
-use crate::units::{Bytes, FsKind, HostPath, NodeId, Segments, SnapshotId, VolumeId};
+use crate::units::{BadPath, Bytes, FsKind, HostPath, NodeId, Segments, SnapshotId, VolumeId};
 
 fn invalid(text: String) -> Status {
     Status::invalid_argument(text)
@@ -135,6 +135,14 @@ pub(crate) fn path(config: &Config, field: &str, text: &str) -> Result<HostPath,
         )));
     }
     Ok(path)
+}
+
+/// A required path that is only looked up, never acted upon: one where nothing of the driver's can be is `NOT_FOUND`.
+pub(crate) fn known_path(config: &Config, field: &str, text: &str) -> Result<HostPath, Status> {
+    path(config, field, text).map_err(|refusal| match HostPath::parse(text) {
+        Err(BadPath::Empty | BadPath::TooLong | BadPath::Control) => refusal,
+        Err(BadPath::Relative | BadPath::NotPlain) | Ok(_) => Status::not_found(format!("no volume is at {field}")),
+    })
 }
 
 /// Who may use a volume, and how.

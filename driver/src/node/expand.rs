@@ -16,7 +16,7 @@ use crate::units::{Bytes, HostPath, VolumeId};
 
 pub(super) async fn call(core: &Arc<Core>, wire: &csi::NodeExpandVolumeRequest) -> Result<Bytes, Status> {
     let volume = check::volume_id(&wire.volume_id)?;
-    let path = check::path(&core.config, "volume_path", &wire.volume_path)?;
+    let path = check::known_path(&core.config, "volume_path", &wire.volume_path)?;
     if !wire.staging_target_path.is_empty() {
         check::path(&core.config, "staging_target_path", &wire.staging_target_path)?;
     }

@@ -19,7 +19,7 @@ pub(super) async fn call(
     wire: &csi::NodeGetVolumeStatsRequest,
 ) -> Result<csi::NodeGetVolumeStatsResponse, Status> {
     let volume = check::volume_id(&wire.volume_id)?;
-    let path = check::path(&core.config, "volume_path", &wire.volume_path)?;
+    let path = check::known_path(&core.config, "volume_path", &wire.volume_path)?;
     let not_there = || Status::not_found(format!("volume {volume} is not at {path}"));
     let staged = core.staged(&volume).ok_or_else(not_there)?;
     let device = core.attached(&volume).await?;

@@ -65,6 +65,13 @@ pub(super) fn clone_of(name: &str, source: &str) -> csi::CreateVolumeRequest {
     }
 }
 
+pub(super) fn delete(name: &str) -> csi::DeleteVolumeRequest {
+    csi::DeleteVolumeRequest {
+        volume_id: id(name),
+        ..Default::default()
+    }
+}
+
 pub(super) fn controller_publish(name: &str, node: &str) -> csi::ControllerPublishVolumeRequest {
     csi::ControllerPublishVolumeRequest {
         volume_id: id(name),
@@ -214,10 +221,6 @@ pub(super) async fn tear_down(rig: &Rig, driver: &Driver, name: &str) {
         .controller_unpublish_volume(Request::new(controller_unpublish(name, "n1")))
         .await
         .unwrap();
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: id(name),
-        ..Default::default()
-    };
-    controller.delete_volume(Request::new(delete)).await.unwrap();
+    controller.delete_volume(Request::new(delete(name))).await.unwrap();
     remove_staging_directory(rig, name);
 }

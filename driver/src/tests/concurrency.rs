@@ -30,11 +30,7 @@ async fn duplicates_and_opposites_of_a_call_in_flight_are_aborted() {
     let first = tokio::spawn(async move { background.create_volume(Request::new(create("v"))).await });
     settle().await;
     assert_eq!(code(call!(driver.controller.create_volume(create("v")))), Code::Aborted);
-    let delete = || csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
-    assert_eq!(code(call!(driver.controller.delete_volume(delete()))), Code::Aborted);
+    assert_eq!(code(call!(driver.controller.delete_volume(delete("v")))), Code::Aborted);
     let publish = call!(
         driver
             .controller
@@ -47,7 +43,7 @@ async fn duplicates_and_opposites_of_a_call_in_flight_are_aborted() {
     );
     rig.release("create");
     first.await.unwrap().unwrap();
-    call!(driver.controller.delete_volume(delete())).unwrap();
+    call!(driver.controller.delete_volume(delete("v"))).unwrap();
 }
 
 #[tokio::test]
@@ -94,11 +90,10 @@ async fn one_source_feeds_several_copies_at_once() {
         })
         .collect();
     settle().await;
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: id("source"),
-        ..Default::default()
-    };
-    assert_eq!(code(call!(driver.controller.delete_volume(delete))), Code::Aborted);
+    assert_eq!(
+        code(call!(driver.controller.delete_volume(delete("source")))),
+        Code::Aborted
+    );
     rig.release("create");
     for copy in copies {
         copy.await.unwrap().unwrap();
@@ -175,11 +170,7 @@ async fn an_operation_outlives_its_caller() {
         controller.controller_unpublish_volume(controller_unpublish("v", "n1")),
         "unexport"
     );
-    let delete = || csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
-    abandon!(controller.delete_volume(delete()), "delete");
+    abandon!(controller.delete_volume(delete("v")), "delete");
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,11 +179,10 @@ async fn what_cannot_be_undone_now_is_undone_in_the_background() {
     let driver = rig.start().await;
     call!(driver.controller.create_volume(create("v"))).unwrap();
     rig.fail("delete", Trouble::Pool(PoolErrorKind::Unavailable));
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
-    assert_eq!(code(call!(driver.controller.delete_volume(delete))), Code::Unavailable);
+    assert_eq!(
+        code(call!(driver.controller.delete_volume(delete("v")))),
+        Code::Unavailable
+    );
     assert_eq!(rig.world.lock().unwrap().volumes.len(), 1);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(rig.world.lock().unwrap().volumes.is_empty());

@@ -61,10 +61,6 @@ async fn perform(driver: &Driver, step: Step) -> Result<String, Status> {
         volume_id: "csi-1".to_owned(),
         target_path: POD2.to_owned(),
     };
-    let delete = || csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
     let modify = || csi::ControllerModifyVolumeRequest {
         volume_id: id("v"),
         mutable_parameters: text(&[("iops", "300")]),
@@ -96,7 +92,7 @@ async fn perform(driver: &Driver, step: Step) -> Result<String, Status> {
                 .controller
                 .controller_unpublish_volume(controller_unpublish("v", "n1"))
         )),
-        Step::Delete => shown(call!(driver.controller.delete_volume(delete()))),
+        Step::Delete => shown(call!(driver.controller.delete_volume(delete("v")))),
     }
 }
 
@@ -208,11 +204,7 @@ async fn end(rig: &Rig, driver: &Driver) {
     };
     call!(driver.node.node_unpublish_volume(gone)).unwrap();
     tear_down(rig, driver, "v").await;
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: id("copy"),
-        ..Default::default()
-    };
-    call!(driver.controller.delete_volume(delete)).unwrap();
+    call!(driver.controller.delete_volume(delete("copy"))).unwrap();
 }
 
 /// Plays the script once; returns the number of operations it took and the answers.

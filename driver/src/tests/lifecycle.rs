@@ -118,11 +118,7 @@ async fn a_driver_without_staging_stages_with_the_first_target_and_lets_go_with_
         "the private mount and the second target"
     );
     call!(driver.node.node_unpublish_volume(unpublish("v", second))).unwrap();
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
-    call!(driver.controller.delete_volume(delete)).unwrap();
+    call!(driver.controller.delete_volume(delete("v"))).unwrap();
     assert_eq!(rig.leftovers(), Vec::<String>::new());
 }
 

@@ -12,104 +12,95 @@ use crate::config::Config;
 use crate::host::{HostErrorKind, PathKind, Probe};
 
 #[tokio::test]
-async fn staging_and_publishing_keep_their_order_and_their_paths() {
+async fn staging_and_publishing_keep_their_order() {
     let mut rig = Rig::new(Config::default());
     let driver = rig.start().await;
     let early = call!(driver.node.node_publish_volume(publish("v", TARGET)));
     assert_eq!(code(early), Code::FailedPrecondition, "not staged");
     bring_to_pod(&rig, &driver, "v").await;
     make_staging_directory(&rig, "elsewhere");
-    let elsewhere = csi::NodeStageVolumeRequest {
-        staging_target_path: staging("elsewhere"),
-        ..stage("v")
-    };
+    let mut elsewhere = stage("v");
+    elsewhere.staging_target_path = staging("elsewhere");
     assert_eq!(
         code(call!(driver.node.node_stage_volume(elsewhere))),
         Code::FailedPrecondition
     );
-    let other = csi::NodeStageVolumeRequest {
-        volume_capability: Some(mount(Mode::SingleNodeWriter)),
-        ..stage("v")
-    };
+    let mut other = stage("v");
+    other.volume_capability = Some(mount(Mode::SingleNodeWriter));
     assert_eq!(code(call!(driver.node.node_stage_volume(other))), Code::AlreadyExists);
     let still_published = call!(driver.node.node_unstage_volume(unstage("v")));
     assert_eq!(code(still_published), Code::FailedPrecondition);
-    let base = || publish("v", TARGET);
-    let as_block = Some(block(Mode::SingleNodeMultiWriter));
-    let cases = [
-        (
-            Code::AlreadyExists,
-            csi::NodePublishVolumeRequest {
-                readonly: true,
-                ..base()
-            },
-        ),
-        (
-            Code::FailedPrecondition,
-            csi::NodePublishVolumeRequest {
-                staging_target_path: String::new(),
-                ..base()
-            },
-        ),
-        (
-            Code::FailedPrecondition,
-            csi::NodePublishVolumeRequest {
-                volume_capability: as_block,
-                ..publish("v", "/var/lib/kubelet/pods/b")
-            },
-        ),
-        (Code::FailedPrecondition, publish("v", "/var/lib/kubelet/missing/b")),
-        (Code::InvalidArgument, publish("v", "/etc/passwd")),
-        (
-            Code::InvalidArgument,
-            publish("v", "/var/lib/kubelet/pods/../../../etc/x"),
-        ),
-        (Code::InvalidArgument, publish("v", "/var/lib/kubelet/pods/a\0b")),
-        (Code::InvalidArgument, publish("v", "pods/x")),
-        (Code::InvalidArgument, publish("v", "")),
-        (
-            Code::InvalidArgument,
-            csi::NodePublishVolumeRequest {
-                volume_capability: None,
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::NodePublishVolumeRequest {
-                volume_id: String::new(),
-                ..base()
-            },
-        ),
-    ];
-    for (expected, request) in cases {
-        let shown = request.target_path.clone();
-        assert_eq!(
-            code(call!(driver.node.node_publish_volume(request))),
-            expected,
-            "{shown:?}"
-        );
-    }
-    let no_path = csi::NodeUnstageVolumeRequest {
-        staging_target_path: String::new(),
-        ..unstage("v")
-    };
+    let mut no_path = unstage("v");
+    no_path.staging_target_path.clear();
     assert_eq!(
         code(call!(driver.node.node_unstage_volume(no_path))),
         Code::InvalidArgument
     );
-    let elsewhere = call!(
-        driver
-            .node
-            .node_get_volume_stats(stats("v", "/var/lib/kubelet/pods/none"))
-    );
-    assert_eq!(code(elsewhere), Code::NotFound);
-    let elsewhere = call!(
-        driver
-            .node
-            .node_expand_volume(node_expand("v", "/var/lib/kubelet/pods/none", GI))
-    );
-    assert_eq!(code(elsewhere), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_target_is_what_and_where_it_may_be() {
+    type Change = fn(&mut csi::NodePublishVolumeRequest);
+    let mut rig = Rig::new(Config::default());
+    let driver = rig.start().await;
+    bring_to_pod(&rig, &driver, "v").await;
+    let cases: [(Code, Change); 11] = [
+        (Code::AlreadyExists, |r| r.readonly = true),
+        (Code::FailedPrecondition, |r| r.staging_target_path.clear()),
+        (Code::FailedPrecondition, |r| {
+            r.volume_capability = Some(block(Mode::SingleNodeMultiWriter));
+            r.target_path = "/var/lib/kubelet/pods/b".to_owned();
+        }),
+        (Code::FailedPrecondition, |r| {
+            r.target_path = "/var/lib/kubelet/missing/b".to_owned()
+        }),
+        (Code::InvalidArgument, |r| r.target_path = "/etc/passwd".to_owned()),
+        (Code::InvalidArgument, |r| {
+            r.target_path = "/var/lib/kubelet/pods/../../../etc/x".to_owned()
+        }),
+        (Code::InvalidArgument, |r| {
+            r.target_path = "/var/lib/kubelet/pods/a\0b".to_owned()
+        }),
+        (Code::InvalidArgument, |r| r.target_path = "pods/x".to_owned()),
+        (Code::InvalidArgument, |r| r.target_path.clear()),
+        (Code::InvalidArgument, |r| r.volume_capability = None),
+        (Code::InvalidArgument, |r| r.volume_id.clear()),
+    ];
+    for (number, (expected, change)) in cases.into_iter().enumerate() {
+        let mut request = publish("v", TARGET);
+        change(&mut request);
+        assert_eq!(
+            code(call!(driver.node.node_publish_volume(request))),
+            expected,
+            "case {number}"
+        );
+    }
+    assert_eq!(rig.world.lock().unwrap().mounts.len(), 2, "nothing changed");
+}
+
+#[tokio::test]
+async fn a_path_that_is_only_looked_up_is_not_found_or_malformed() {
+    let mut rig = Rig::new(Config::default());
+    let driver = rig.start().await;
+    bring_to_pod(&rig, &driver, "v").await;
+    for (at, expected) in [
+        ("some/path", Code::NotFound),
+        ("/somewhere/else", Code::NotFound),
+        ("/var/lib/kubelet/../x", Code::NotFound),
+        ("", Code::InvalidArgument),
+        ("/var/lib/kubelet/a\0b", Code::InvalidArgument),
+    ] {
+        assert_eq!(
+            code(call!(driver.node.node_get_volume_stats(stats("v", at)))),
+            expected,
+            "{at:?}"
+        );
+        assert_eq!(
+            code(call!(driver.node.node_expand_volume(node_expand("v", at, GI)))),
+            expected,
+            "{at:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -8,161 +8,67 @@ use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
 
 use super::calls::*;
 use super::rig::{Rig, Trouble};
-use crate::config::{Config, StorageType};
+use crate::config::Config;
 use crate::pool::PoolErrorKind;
 use crate::units::Bytes;
+
+type Change<R> = fn(&mut R);
+
+/// A mount capability with a file system and a group.
+fn mounted(fs_type: &str, volume_mount_group: &str) -> csi::VolumeCapability {
+    use csi::volume_capability::{AccessType, MountVolume};
+    let volume = MountVolume {
+        fs_type: fs_type.to_owned(),
+        volume_mount_group: volume_mount_group.to_owned(),
+        ..Default::default()
+    };
+    csi::VolumeCapability {
+        access_type: Some(AccessType::Mount(volume)),
+        ..mount(Mode::SingleNodeWriter)
+    }
+}
 
 #[tokio::test]
 async fn create_volume_refuses_what_it_cannot_keep() {
     let mut config = Config::default();
-    config.types.insert(
-        "standard".to_owned(),
-        StorageType {
-            max_size: Bytes::gi(10),
-            ..Default::default()
-        },
-    );
+    let kind = config.types.get_mut("standard").unwrap();
+    kind.max_size = Bytes::gi(10);
     let mut rig = Rig::new(config);
     let driver = rig.start().await;
-    let base = || create("v");
-    let both = vec![mount(Mode::SingleNodeWriter), block(Mode::SingleNodeWriter)];
-    let grouped = {
-        use csi::volume_capability::{AccessType, MountVolume};
-        let mount_volume = MountVolume {
-            volume_mount_group: "7".to_owned(),
-            ..Default::default()
-        };
-        csi::VolumeCapability {
-            access_type: Some(AccessType::Mount(mount_volume)),
-            ..mount(Mode::SingleNodeWriter)
-        }
-    };
-    let exotic = {
-        use csi::volume_capability::{AccessType, MountVolume};
-        let mount_volume = MountVolume {
-            fs_type: "zfs".to_owned(),
-            ..Default::default()
-        };
-        csi::VolumeCapability {
-            access_type: Some(AccessType::Mount(mount_volume)),
-            ..mount(Mode::SingleNodeWriter)
-        }
-    };
-    let cases = [
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                name: String::new(),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                name: "x".repeat(129),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                name: "a\u{1}b".to_owned(),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                volume_capabilities: vec![],
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                volume_capabilities: both,
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                volume_capabilities: vec![grouped],
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                volume_capabilities: vec![exotic],
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                capacity_range: range(-1, 0),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                capacity_range: range(2, 1),
-                ..base()
-            },
-        ),
-        (
-            Code::OutOfRange,
-            csi::CreateVolumeRequest {
-                capacity_range: range(11 * GI, 0),
-                ..base()
-            },
-        ),
-        (
-            Code::OutOfRange,
-            csi::CreateVolumeRequest {
-                capacity_range: range(GI + 1, GI + 2),
-                ..base()
-            },
-        ),
-        (
-            Code::OutOfRange,
-            csi::CreateVolumeRequest {
-                capacity_range: range(i64::MAX, 0),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                mutable_parameters: text(&[("color", "1")]),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                mutable_parameters: text(&[("iops", "fast")]),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::CreateVolumeRequest {
-                parameters: text(&[("k", &"v".repeat(4096))]),
-                ..base()
-            },
-        ),
-        (Code::NotFound, clone_of("v", "missing")),
-        (Code::InvalidArgument, clone_of("v", "v")),
+    let cases: [(Code, Change<csi::CreateVolumeRequest>); 17] = [
+        (Code::InvalidArgument, |r| r.name.clear()),
+        (Code::InvalidArgument, |r| r.name = "x".repeat(129)),
+        (Code::InvalidArgument, |r| r.name = "a\u{1}b".to_owned()),
+        (Code::InvalidArgument, |r| r.volume_capabilities.clear()),
+        (Code::InvalidArgument, |r| {
+            r.volume_capabilities.push(block(Mode::SingleNodeWriter))
+        }),
+        (Code::InvalidArgument, |r| r.volume_capabilities[0] = mounted("", "7")),
+        (Code::InvalidArgument, |r| r.volume_capabilities[0] = mounted("zfs", "")),
+        (Code::InvalidArgument, |r| r.capacity_range = range(-1, 0)),
+        (Code::InvalidArgument, |r| r.capacity_range = range(2, 1)),
+        (Code::OutOfRange, |r| r.capacity_range = range(11 * GI, 0)),
+        (Code::OutOfRange, |r| r.capacity_range = range(GI + 1, GI + 2)),
+        (Code::OutOfRange, |r| r.capacity_range = range(i64::MAX, 0)),
+        (Code::InvalidArgument, |r| {
+            r.mutable_parameters = text(&[("color", "1")])
+        }),
+        (Code::InvalidArgument, |r| {
+            r.mutable_parameters = text(&[("iops", "fast")])
+        }),
+        (Code::InvalidArgument, |r| {
+            r.parameters = text(&[("k", &"v".repeat(4096))])
+        }),
+        (Code::NotFound, |r| *r = clone_of("v", "missing")),
+        (Code::InvalidArgument, |r| *r = clone_of("v", "v")),
     ];
-    for (expected, request) in cases {
-        let shown = format!("{:?}", request.name);
+    for (number, (expected, change)) in cases.into_iter().enumerate() {
+        let mut request = create("v");
+        change(&mut request);
         assert_eq!(
             code(call!(driver.controller.create_volume(request))),
             expected,
-            "{shown}"
+            "case {number}"
         );
     }
     assert!(rig.world.lock().unwrap().volumes.is_empty());
@@ -273,64 +179,26 @@ async fn publishing_keeps_to_the_access_mode() {
         "the message names the node: {}",
         elsewhere.message()
     );
-    let full = call!(
-        driver
-            .controller
-            .controller_publish_volume(controller_publish("w", "n1"))
-    );
-    assert_eq!(code(full), Code::ResourceExhausted);
-    let base = || controller_publish("v", "n1");
-    let other_mode = Some(mount(Mode::SingleNodeSingleWriter));
-    let cases = [
-        (
-            Code::AlreadyExists,
-            csi::ControllerPublishVolumeRequest {
-                readonly: true,
-                ..base()
-            },
-        ),
-        (
-            Code::AlreadyExists,
-            csi::ControllerPublishVolumeRequest {
-                volume_capability: other_mode,
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::ControllerPublishVolumeRequest {
-                volume_capability: None,
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::ControllerPublishVolumeRequest {
-                node_id: String::new(),
-                ..base()
-            },
-        ),
-        (
-            Code::InvalidArgument,
-            csi::ControllerPublishVolumeRequest {
-                volume_id: String::new(),
-                ..base()
-            },
-        ),
-        (Code::NotFound, controller_publish("missing", "n2")),
-        (Code::NotFound, controller_publish("w", "n9")),
+    let cases: [(Code, Change<csi::ControllerPublishVolumeRequest>); 8] = [
+        (Code::ResourceExhausted, |r| *r = controller_publish("w", "n1")),
+        (Code::AlreadyExists, |r| r.readonly = true),
+        (Code::AlreadyExists, |r| {
+            r.volume_capability = Some(mount(Mode::SingleNodeSingleWriter))
+        }),
+        (Code::InvalidArgument, |r| r.volume_capability = None),
+        (Code::InvalidArgument, |r| r.node_id.clear()),
+        (Code::InvalidArgument, |r| r.volume_id.clear()),
+        (Code::NotFound, |r| *r = controller_publish("missing", "n2")),
+        (Code::NotFound, |r| *r = controller_publish("w", "n9")),
     ];
-    for (expected, request) in cases {
-        let shown = format!("{} {}", request.volume_id, request.node_id);
+    for (number, (expected, change)) in cases.into_iter().enumerate() {
+        let mut request = controller_publish("v", "n1");
+        change(&mut request);
         let result = call!(driver.controller.controller_publish_volume(request));
-        assert_eq!(code(result), expected, "{shown}");
+        assert_eq!(code(result), expected, "case {number}");
     }
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
     assert_eq!(
-        code(call!(driver.controller.delete_volume(delete))),
+        code(call!(driver.controller.delete_volume(delete("v")))),
         Code::FailedPrecondition
     );
 }
@@ -359,14 +227,10 @@ async fn one_writer_among_readers() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_is_gone_for_deleting_and_not_found_for_using() {
+async fn what_is_unknown_is_gone_for_whoever_gives_it_up() {
     let mut rig = Rig::new(Config::default());
     let driver = rig.start().await;
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: "nothing".to_owned(),
-        ..Default::default()
-    };
-    call!(driver.controller.delete_volume(delete)).unwrap();
+    call!(driver.controller.delete_volume(delete("nothing"))).unwrap();
     call!(
         driver
             .controller
@@ -375,6 +239,12 @@ async fn what_is_unknown_is_gone_for_deleting_and_not_found_for_using() {
     .unwrap();
     call!(driver.node.node_unstage_volume(unstage("nothing"))).unwrap();
     call!(driver.node.node_unpublish_volume(unpublish("nothing", TARGET))).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_unknown_is_not_found_for_whoever_uses_it() {
+    let mut rig = Rig::new(Config::default());
+    let driver = rig.start().await;
     let expand = call!(
         driver
             .controller
@@ -382,14 +252,14 @@ async fn what_is_unknown_is_gone_for_deleting_and_not_found_for_using() {
     );
     assert_eq!(code(expand), Code::NotFound);
     let get = csi::ControllerGetVolumeRequest {
-        volume_id: "nothing".to_owned(),
+        volume_id: id("nothing"),
     };
     assert_eq!(
         code(call!(driver.controller.controller_get_volume(get))),
         Code::NotFound
     );
     let validate = csi::ValidateVolumeCapabilitiesRequest {
-        volume_id: "nothing".to_owned(),
+        volume_id: id("nothing"),
         volume_capabilities: vec![mount(Mode::SingleNodeWriter)],
         ..Default::default()
     };
@@ -398,7 +268,7 @@ async fn what_is_unknown_is_gone_for_deleting_and_not_found_for_using() {
         Code::NotFound
     );
     let modify = csi::ControllerModifyVolumeRequest {
-        volume_id: "nothing".to_owned(),
+        volume_id: id("nothing"),
         ..Default::default()
     };
     assert_eq!(
@@ -420,17 +290,26 @@ async fn what_is_unknown_is_gone_for_deleting_and_not_found_for_using() {
         code(call!(driver.node.node_stage_volume(stage("nothing")))),
         Code::NotFound
     );
-    let token = csi::ListVolumesRequest {
-        starting_token: "garbage".to_owned(),
-        ..Default::default()
-    };
-    assert_eq!(code(call!(driver.controller.list_volumes(token))), Code::Aborted);
-    let negative = csi::ListVolumesRequest {
-        max_entries: -1,
-        ..Default::default()
+}
+
+#[tokio::test]
+async fn a_page_starts_where_a_page_ended() {
+    let mut rig = Rig::new(Config::default());
+    let driver = rig.start().await;
+    let page = |max_entries, starting_token: &str| csi::ListVolumesRequest {
+        max_entries,
+        starting_token: starting_token.to_owned(),
     };
     assert_eq!(
-        code(call!(driver.controller.list_volumes(negative))),
+        code(call!(driver.controller.list_volumes(page(0, "garbage")))),
+        Code::Aborted
+    );
+    assert_eq!(
+        code(call!(driver.controller.list_volumes(page(0, "after:")))),
+        Code::Aborted
+    );
+    assert_eq!(
+        code(call!(driver.controller.list_volumes(page(-1, "")))),
         Code::InvalidArgument
     );
 }
@@ -510,11 +389,7 @@ async fn an_uncertain_pool_makes_an_uncertain_answer_and_no_leak() {
             .controller_publish_volume(controller_publish("v", "n1"))
     );
     assert_eq!(code(publish), Code::DeadlineExceeded);
-    let delete = csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
-    call!(driver.controller.delete_volume(delete)).unwrap();
+    call!(driver.controller.delete_volume(delete("v"))).unwrap();
 }
 
 #[tokio::test]

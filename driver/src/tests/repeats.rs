@@ -123,11 +123,7 @@ async fn every_call_may_be_repeated_and_commits_at_most_twice_the_first_time_and
     twice!(node.node_unpublish_volume(unpublish("v", TARGET)));
     twice!(node.node_unstage_volume(unstage("v")));
     twice!(controller.controller_unpublish_volume(controller_unpublish("v", "n1")));
-    let delete = || csi::DeleteVolumeRequest {
-        volume_id: id("v"),
-        ..Default::default()
-    };
-    twice!(controller.delete_volume(delete()));
+    twice!(controller.delete_volume(delete("v")));
     twice!(node.node_publish_volume(ephemeral("csi-1", TARGET)));
     let gone = || csi::NodeUnpublishVolumeRequest {
         volume_id: "csi-1".to_owned(),
