@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tonic::{Code, Request};
-use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::controller_server::Controller as _;
 use wavetank_proto::csi::v1::identity_server::Identity as _;
 use wavetank_proto::csi::v1::node_server::Node as _;
