@@ -1,6 +1,6 @@
 //! What the driver must remember across crashes, in `redb`, with a copy in memory to read from.
 //!
-//! A change is decided and applied to the copy under one lock ([`Ledger::update`]), then committed; callers hear
+//! A change is decided and applied to the copy under one lock (`Ledger::update`), then committed; callers hear
 //! nothing before the commit is durable. Commits that meet are written as one. Whoever reads the copy may see what is
 //! not yet durable, so nothing is answered from it that the gate does not protect.
 //!

@@ -2,7 +2,7 @@
 //!
 //! Each mutating call parses its request, takes the gate for what it works on, answers a repeat from the ledger, and
 //! otherwise runs as an operation of its own (`crate::gate::operate`): intent into the ledger, effects in the pool,
-//! outcome into the ledger. What a crash leaves half done is settled in [`settle`].
+//! outcome into the ledger. What a crash leaves half done is settled in `settle`.
 
 mod create;
 mod delete;
