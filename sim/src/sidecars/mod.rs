@@ -6,3 +6,4 @@ mod bench;
 pub mod capability;
 pub mod connect;
 pub mod provisioner;
+pub mod resizer;
