@@ -177,6 +177,8 @@ pub struct Dial {
     pub driver: Arc<str>,
     /// `--timeout`: the deadline of every call of the sidecar, probes included.
     pub timeout: Duration,
+    /// The deadline of the questions after the probe; `--timeout` unless the sidecar has its own (1 s in external-attacher).
+    pub question_timeout: Duration,
     /// Its questions.
     pub plan: Plan,
     /// How long the first connect may take. Constant: 30 s.
@@ -194,19 +196,32 @@ impl Dial {
         Dial {
             driver: driver.into(),
             timeout,
+            question_timeout: timeout,
             plan,
             connect_limit: Duration::from_secs(30),
             probe_pause: Duration::from_secs(1),
         }
     }
 
+    /// The same, with another deadline for the questions after the probe.
+    #[must_use]
+    pub fn asking_within(mut self, timeout: Duration) -> Dial {
+        self.question_timeout = timeout;
+        self
+    }
+
     /// A call on the controller's socket with the sidecar's deadline.
     pub fn call(&self, request: impl Into<CsiRequest>) -> Effect {
+        self.call_within(request, self.timeout)
+    }
+
+    /// A call on the controller's socket with a deadline of its own.
+    pub fn call_within(&self, request: impl Into<CsiRequest>, timeout: Duration) -> Effect {
         Effect::Call(Box::new(Call {
             driver: Arc::clone(&self.driver),
             socket: Socket::Controller,
             request: request.into(),
-            timeout: self.timeout,
+            timeout,
         }))
     }
 
@@ -222,7 +237,8 @@ impl Dial {
             return Effect::Rest;
         }
         match (self.plan)(&connection.answered, &connection.discovered) {
-            Next::Ask(question) => self.call(request(question)),
+            Next::Ask(Question::Probe) => self.call(request(Question::Probe)),
+            Next::Ask(question) => self.call_within(request(question), self.question_timeout),
             Next::Ready => Effect::Note("connected"),
             Next::Exit(message) => Effect::Exit(message),
         }
