@@ -3,7 +3,8 @@
 
 #[cfg(test)]
 mod bench;
+
+pub mod attacher;
 pub mod capability;
 pub mod connect;
 pub mod provisioner;
-pub mod resizer;
