@@ -6,7 +6,18 @@ pub mod control;
 pub mod controllers;
 pub mod host;
 pub mod link;
+pub mod play;
 pub mod runtime;
 pub mod scenario;
 pub mod sidecars;
 pub mod trace;
+
+/// What a driver of one's own needs to sit in the tank: the machine, the storage system and the runtime that its seat gives it.
+pub mod seat {
+    pub use wavetank_driver::host::{Host, HostError, HostErrorKind, Mount, MountEntry, NewFs, PathKind, Probe};
+    pub use wavetank_driver::pool::{NewVolume, Pool, PoolError, PoolErrorKind, PoolVolume, Provisioning};
+    pub use wavetank_driver::runtime::{Disk, Runtime};
+    pub use wavetank_driver::units::{
+        Access, Bytes, DevicePath, FsKind, HostPath, NodeId, PublishContext, Segments, SnapshotId, VolumeId,
+    };
+}

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tower::{Layer, util::BoxCloneService};
 
 use super::{Cluster, Due, ProcessId, Who};
+use crate::host::Fence;
 use crate::link::inproc::DISCONNECTED;
 use crate::link::layers::{DeadlineLayer, Sleeper, Tamper, TamperLayer};
 use crate::link::{Call, CallError, CsiReply, InProcess, Services, Socket, Wire};
@@ -29,6 +30,8 @@ pub struct Launching {
     pub tasks: Tasks,
     /// Counts from 1.
     pub incarnation: u32,
+    /// Frozen when this incarnation dies, before its tasks are dropped.
+    pub fence: Fence,
 }
 
 /// Answers calls without a driver: for tests of the cluster itself.
@@ -73,14 +76,49 @@ pub enum DriverSpec {
 pub struct Injection {
     /// The method, e.g. `NodeStageVolume`.
     pub method: String,
-    /// Only calls to this node's socket, when given.
+    /// Only calls on or for this node, when given.
     pub node: Option<String>,
     /// Only calls to this driver, when given.
     pub driver: Option<String>,
-    /// How many calls it strikes.
-    pub times: u32,
+    /// Only calls for the volume of this claim (`name`, or `namespace/name` outside `default`), when given.
+    pub claim: Option<String>,
+    /// Only requests with this text in a value, when given.
+    pub contains: Option<String>,
+    /// How many calls it strikes; `None` for all until it is healed.
+    pub times: Option<u32>,
+    /// How many it has struck.
+    pub struck: u32,
     /// What it does.
     pub tamper: Tamper,
+}
+
+impl Injection {
+    /// The next `times` calls of a method, whoever makes them.
+    pub fn on(method: &str, times: u32, tamper: Tamper) -> Injection {
+        Injection {
+            method: method.into(),
+            node: None,
+            driver: None,
+            claim: None,
+            contains: None,
+            times: Some(times),
+            struck: 0,
+            tamper,
+        }
+    }
+
+    fn fits(&self, call: &Call, node: Option<&str>, claim: Option<&str>) -> bool {
+        let is = |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|w| found == Some(w));
+        self.method == call.request.method()
+            && self.times.is_none_or(|times| self.struck < times)
+            && is(&self.driver, Some(&call.driver))
+            && is(&self.node, node)
+            && is(&self.claim, claim)
+            && self
+                .contains
+                .as_deref()
+                .is_none_or(|text| format!("{:?}", call.request).contains(text))
+    }
 }
 
 #[derive(Default)]
@@ -98,6 +136,20 @@ struct DriverProcess {
     incarnation: u32,
     state: DriverState,
     tasks: Option<Tasks>,
+    fence: Fence,
+}
+
+impl DriverProcess {
+    /// From now on nothing of this incarnation has an effect.
+    fn die(&mut self) -> bool {
+        self.state = DriverState::Down;
+        self.fence.freeze();
+        let tasks = self.tasks.take();
+        if let Some(tasks) = &tasks {
+            tasks.kill();
+        }
+        tasks.is_some()
+    }
 }
 
 enum DriverState {
@@ -112,28 +164,8 @@ enum DriverState {
 impl Drivers {
     pub fn kill_all(&mut self) {
         for process in &mut self.processes {
-            process.state = DriverState::Down;
-            if let Some(tasks) = process.tasks.take() {
-                tasks.kill();
-            }
+            process.die();
         }
-    }
-
-    /// The tamper for this call; the injection that gave it counts down.
-    fn tamper(&mut self, driver: &str, node: Option<&str>, method: &str) -> Tamper {
-        let hit = self.injections.iter_mut().position(|i| {
-            i.method == method
-                && i.node.as_deref().is_none_or(|n| Some(n) == node)
-                && i.driver.as_deref().is_none_or(|d| d == driver)
-        });
-        let Some(hit) = hit else { return Tamper::Pass };
-        let injection = &mut self.injections[hit];
-        injection.times -= 1;
-        let tamper = injection.tamper.clone();
-        if injection.times == 0 {
-            self.injections.remove(hit);
-        }
-        tamper
     }
 }
 
@@ -172,6 +204,7 @@ impl Cluster {
                     incarnation: 0,
                     state,
                     tasks: None,
+                    fence: Fence::new(),
                 });
                 self.drivers.seats.insert((driver, node), at);
             }
@@ -181,15 +214,44 @@ impl Cluster {
         }
     }
 
-    /// What is to happen to the next calls of a kind.
+    /// What is to happen to the next calls of a kind. The first injection that fits a call and is not used up strikes.
     pub fn inject(&mut self, injection: Injection) {
-        assert!(injection.times > 0, "an injection strikes at least once");
         self.drivers.injections.push(injection);
     }
 
+    /// Ends the injections of one method, or all.
+    pub fn heal(&mut self, method: Option<&str>) {
+        self.drivers
+            .injections
+            .retain(|i| method.is_some_and(|m| m != i.method));
+    }
+
     /// Injections that have not struck as often as they should.
-    pub fn pending_injections(&self) -> &[Injection] {
-        &self.drivers.injections
+    pub fn pending_injections(&self) -> impl Iterator<Item = &Injection> {
+        self.drivers
+            .injections
+            .iter()
+            .filter(|i| i.struck < i.times.unwrap_or(1))
+    }
+
+    /// The tamper for this call; the injection that gave it counts.
+    fn tamper(&mut self, call: &Call, node: Option<&str>) -> Tamper {
+        if self.drivers.injections.is_empty() {
+            return Tamper::Pass;
+        }
+        let claim = self.claim_of(&call.request);
+        let for_node = node
+            .map(str::to_owned)
+            .or_else(|| super::faults::node_of(&call.request));
+        let hit = self
+            .drivers
+            .injections
+            .iter_mut()
+            .find(|i| i.fits(call, for_node.as_deref(), claim.as_deref()));
+        hit.map_or(Tamper::Pass, |injection| {
+            injection.struck += 1;
+            injection.tamper.clone()
+        })
     }
 
     /// The names of the driver processes.
@@ -197,14 +259,23 @@ impl Cluster {
         self.drivers.processes.iter().map(|p| &p.name)
     }
 
+    /// The names of a node's driver processes.
+    pub(super) fn drivers_on(&self, node: &str) -> Vec<String> {
+        let here = self
+            .drivers
+            .seats
+            .iter()
+            .filter(|((_, n), _)| n.as_deref() == Some(node));
+        here.map(|(_, at)| self.drivers.processes[*at].name.to_string())
+            .collect()
+    }
+
     /// Kills a driver process by name; it stays down until [`Cluster::start_driver`]. `false` when there is none of that name.
     pub fn kill_driver(&mut self, name: &str) -> bool {
         let Some(process) = self.drivers.processes.iter_mut().find(|p| &*p.name == name) else {
             return false;
         };
-        process.state = DriverState::Down;
-        if let Some(tasks) = process.tasks.take() {
-            tasks.kill();
+        if process.die() {
             self.board.stir();
         }
         let name = Arc::clone(&process.name);
@@ -226,15 +297,10 @@ impl Cluster {
     }
 
     pub(super) fn send_call(&mut self, id: u64, who: Who, call: &Arc<Call>) {
+        let on_node = call.socket == Socket::Node;
+        let node = self.processes[who.process.0 as usize].node.clone().filter(|_| on_node);
+        let tamper = self.tamper(call, node.as_deref());
         let process = &self.processes[who.process.0 as usize];
-        let node = if call.socket == Socket::Node {
-            process.node.clone()
-        } else {
-            None
-        };
-        let tamper = self
-            .drivers
-            .tamper(&call.driver, node.as_deref(), call.request.method());
         if tamper != Tamper::Pass {
             let name = Arc::clone(&process.name);
             let what = What::Fault(format!("{}: {}", call.request.method(), describe(&tamper)));
@@ -283,12 +349,15 @@ impl Cluster {
         process.state = DriverState::Starting(Vec::new());
         let tasks = Tasks::new(&process.name);
         process.tasks = Some(tasks.clone());
+        process.fence = Fence::new();
+        let fence = process.fence.clone();
         let (incarnation, lane, board) = (process.incarnation, process.lane, Arc::clone(&self.board));
         let launching = Launching {
             lane,
             board: Arc::clone(&board),
             tasks: tasks.clone(),
             incarnation,
+            fence,
         };
         let starting = (process.launch)(launching);
         tasks.spawn(async move {
@@ -389,6 +458,8 @@ impl Cluster {
             Tamper::Pass => ask(),
             Tamper::Refuse(code, message) => (Duration::ZERO, Err(Status::new(code, message))),
             Tamper::Replace(code, message) => (ask().0, Err(Status::new(code, message))),
+            Tamper::RefuseLate(code, message, by) => (by, Err(Status::new(code, message))),
+            Tamper::ReplaceLate(code, message, by) => (ask().0 + by, Err(Status::new(code, message))),
             Tamper::Late(by) | Tamper::Delay(by) => {
                 let (took, result) = ask();
                 (took + by, result)
@@ -421,8 +492,8 @@ fn is_disconnect(status: &Status) -> bool {
 fn describe(tamper: &Tamper) -> String {
     match tamper {
         Tamper::Pass => String::from("nothing"),
-        Tamper::Refuse(code, _) => format!("answered {code:?} without the driver"),
-        Tamper::Replace(code, _) => format!("executed, but answered {code:?}"),
+        Tamper::Refuse(code, _) | Tamper::RefuseLate(code, ..) => format!("answered {code:?} without the driver"),
+        Tamper::Replace(code, _) | Tamper::ReplaceLate(code, ..) => format!("executed, but answered {code:?}"),
         Tamper::Late(by) => format!("the answer comes {} ms late", by.as_millis()),
         Tamper::Lose => String::from("executed, but the answer is lost"),
         Tamper::Delay(by) => format!("reaches the driver {} ms late", by.as_millis()),

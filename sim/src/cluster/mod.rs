@@ -5,7 +5,9 @@
 
 mod deliver;
 mod drivers;
+mod faults;
 mod latency;
+mod leftovers;
 mod nodes;
 mod perform;
 mod process;
@@ -19,12 +21,13 @@ use std::sync::Arc;
 use crate::api::{ApiServer, Change, Clock, Kind, Object, Write};
 use crate::control::{Outcome, Request, Signal};
 use crate::link::{Call, CallError, CsiReply, Services};
-use crate::runtime::{Board, Chance, Entry, Tasks, Ticket, Time, settle};
+use crate::runtime::{Board, Chance, Entry, Lane, Tasks, Ticket, Time, settle};
 use crate::trace::Trace;
 
 pub use drivers::{BoardClock, DriverSpec, Injection, Launch, Launching, Scripted, ScriptedCall};
 pub use latency::Latency;
-pub use nodes::{Machine, NodeSpec};
+pub use leftovers::Inventory;
+pub use nodes::NodeSpec;
 pub use process::{Liveness, ProcessId, ProcessSpec};
 
 use drivers::Drivers;
@@ -51,6 +54,8 @@ pub enum Due {
     Restart(ProcessId),
     /// The caller's task has the answer to a call.
     Replied(u64, Result<CsiReply, CallError>),
+    /// A process or node that was ended is started again.
+    StartNamed(String, bool),
     /// A driver process has its services, or could not start.
     DriverUp(usize, u32, Result<Services, String>),
 }
@@ -89,12 +94,16 @@ pub struct Cluster {
     calls: BTreeMap<u64, InFlight>,
     next_call: u64,
     changes: Vec<Change>,
+    pinned: Vec<faults::Pinned>,
+    inventories: Vec<leftovers::Inventory>,
+    user: Lane,
 }
 
 impl Cluster {
     /// An empty cluster. Only inside [`crate::runtime::run`].
     pub fn new(seed: u64, latency: Latency, trace: Trace) -> Cluster {
         let board = Arc::new(Board::default());
+        let user = board.lane(user::USER);
         Cluster {
             board,
             chance: Chance::new(seed),
@@ -110,6 +119,9 @@ impl Cluster {
             calls: BTreeMap::new(),
             next_call: 1,
             changes: Vec::new(),
+            pinned: Vec::new(),
+            inventories: Vec::new(),
+            user,
         }
     }
 
@@ -121,6 +133,11 @@ impl Cluster {
     /// The chance of this run.
     pub fn chance(&self) -> &Chance {
         &self.chance
+    }
+
+    /// How long things take.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
     }
 
     /// The API server, to look at.
@@ -205,6 +222,10 @@ impl Cluster {
                 }
             }
             Due::Replied(call, result) => self.replied(call, result),
+            Due::StartNamed(name, node) => {
+                // It was found when it was ended.
+                let _ = self.start_named(&name, node);
+            }
             Due::DriverUp(driver, incarnation, services) => self.driver_up(driver, incarnation, services),
         }
     }

@@ -8,28 +8,23 @@ use tonic::Status;
 
 use super::{Cluster, ProcessId, Who};
 use crate::control::{PluginInfo, RegistrationOp, Signal};
+use crate::host::{Loss, Machine, ModelDisk};
 use crate::link::{CallError, MachineAnswer, MachineError, MachineOp};
 use crate::trace::{Record, What};
-
-/// The machine half of a link: a node's files, mounts and containers.
-pub trait Machine: Send {
-    /// Performs one operation at once.
-    ///
-    /// # Errors
-    /// What the kernel or the container runtime of that node would say.
-    fn perform(&mut self, op: &MachineOp) -> Result<MachineAnswer, MachineError>;
-}
 
 /// A node to be added to a cluster.
 pub struct NodeSpec {
     /// Its name.
     pub name: Arc<str>,
     /// Its machine.
-    pub machine: Box<dyn Machine>,
+    pub machine: Machine,
+    /// The disks of the driver processes on it: they lose unsynced bytes with it.
+    pub disks: Vec<ModelDisk>,
 }
 
 struct Node {
-    machine: Box<dyn Machine>,
+    machine: Machine,
+    disks: Vec<ModelDisk>,
     /// Plugin sockets by path: who listens, and as what.
     sockets: BTreeMap<String, (ProcessId, PluginInfo)>,
 }
@@ -51,14 +46,15 @@ impl Cluster {
             spec.name,
             Node {
                 machine: spec.machine,
+                disks: spec.disks,
                 sockets: BTreeMap::new(),
             },
         );
     }
 
     /// The machine of a node.
-    pub fn machine(&mut self, node: &str) -> Option<&mut dyn Machine> {
-        Some(&mut *self.nodes.0.get_mut(node)?.machine)
+    pub fn machine(&self, node: &str) -> Option<&Machine> {
+        Some(&self.nodes.0.get(node)?.machine)
     }
 
     pub(super) fn machine_time(&self, op: &MachineOp) -> Duration {
@@ -73,7 +69,7 @@ impl Cluster {
         let process = &self.processes[who.process.0 as usize];
         let (name, node) = (Arc::clone(&process.name), process.node.clone());
         let node = node.and_then(|n| self.nodes.0.get_mut(&n)).ok_or(MachineError::Down)?;
-        let result = node.machine.perform(op);
+        let result = node.machine.perform(self.board.now(), op);
         if self.trace.is_on() {
             let what = What::Machine {
                 op: Arc::new(op.clone()),
@@ -102,15 +98,7 @@ impl Cluster {
                 Ok(None)
             }
             RegistrationOp::Close => {
-                let mine: Vec<String> = {
-                    let sockets = &self.nodes.0.get(&node).ok_or_else(refused)?.sockets;
-                    sockets
-                        .iter()
-                        .filter(|(_, (p, _))| *p == who.process)
-                        .map(|(path, _)| path.clone())
-                        .collect()
-                };
-                mine.iter().for_each(|path| self.close_socket(&node, path));
+                self.close_sockets_of(who.process);
                 Ok(None)
             }
             RegistrationOp::GetInfo { socket } => self.listener(&node, socket).map(|(_, info)| Some(info)),
@@ -122,6 +110,47 @@ impl Cluster {
                 Ok(None)
             }
         }
+    }
+
+    pub(super) fn has_node(&self, node: &str) -> bool {
+        self.nodes.0.contains_key(node)
+    }
+
+    /// The machines of all nodes, by name.
+    pub(super) fn machines(&self) -> impl Iterator<Item = (&Arc<str>, &Machine)> {
+        self.nodes.0.iter().map(|(name, node)| (name, &node.machine))
+    }
+
+    /// The node loses its power: mounts, devices, containers and unsynced bytes are gone, plugin sockets too.
+    pub(super) fn crash_machine(&mut self, node: &str) {
+        let now = self.board.now();
+        if let Some(state) = self.nodes.0.get_mut(node) {
+            state.machine.crash(now, &mut |_, _| Loss::default());
+            state.disks.iter().for_each(|disk| disk.power_loss(Loss::default()));
+            state.sockets.clear();
+        }
+    }
+
+    /// The node has its power again.
+    pub(super) fn boot_machine(&mut self, node: &str) {
+        if let Some(state) = self.nodes.0.get(node) {
+            state.machine.boot();
+        }
+    }
+
+    /// A registrar removes its sockets.
+    pub(super) fn close_sockets_of(&mut self, registrar: ProcessId) {
+        let Some(node) = self.processes[registrar.0 as usize].node.clone() else {
+            return;
+        };
+        let Some(state) = self.nodes.0.get(&node) else { return };
+        let mine: Vec<String> = state
+            .sockets
+            .iter()
+            .filter(|(_, (p, _))| *p == registrar)
+            .map(|(path, _)| path.clone())
+            .collect();
+        mine.iter().for_each(|path| self.close_socket(&node, path));
     }
 
     /// Removes a plugin socket, as SIGTERM or a person does. Nothing happens when it is not there.

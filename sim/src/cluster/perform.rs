@@ -7,6 +7,7 @@ use super::{Cluster, Due, InFlight, ProcessId, Who};
 use crate::api::{EventRecord, Write};
 use crate::control::{Effect, Outcome, Request};
 use crate::link::{Call, CallError, CsiReply};
+use crate::scenario::PlainPhase;
 use crate::trace::{Record, What};
 
 impl Cluster {
@@ -38,7 +39,13 @@ impl Cluster {
                     (Arc::clone(&process.name), process.component.clone())
                 };
                 let write = Arc::new(write.clone());
+                if self.strike_write(&name, &write, PlainPhase::Before) && !self.is_current(who) {
+                    return;
+                }
                 let outcome = Outcome::Written(self.write(&name, &component, &write));
+                if self.strike_write(&name, &write, PlainPhase::Applied) && !self.is_current(who) {
+                    return;
+                }
                 self.answer(who, shell, token, self.latency.answer, outcome);
             }
             Effect::Read(read) => {
@@ -71,9 +78,12 @@ impl Cluster {
         let call = Arc::new(call.clone());
         let process = &self.processes[who.process.0 as usize];
         let name = Arc::clone(&process.name);
+        if self.strike_call(&name, &call, PlainPhase::BeforeSend) && !self.is_current(who) {
+            return;
+        }
         self.trace.push(Record {
             at: now,
-            process: name,
+            process: Arc::clone(&name),
             what: What::Call {
                 id,
                 call: Arc::clone(&call),
@@ -90,9 +100,35 @@ impl Cluster {
             },
         );
         self.send_call(id, who, &call);
+        self.strike_call(&name, &call, PlainPhase::Received);
+    }
+
+    fn strike_call(&mut self, process: &str, call: &Call, phase: PlainPhase) -> bool {
+        self.strike(
+            process,
+            call.request.method(),
+            &|cluster| cluster.objects_of_call(&call.request),
+            phase,
+        )
+    }
+
+    fn strike_write(&mut self, process: &str, write: &Write, phase: PlainPhase) -> bool {
+        let target = write.target();
+        self.strike(
+            process,
+            write.verb(),
+            &|cluster| cluster.objects_of_write(&target),
+            phase,
+        )
     }
 
     pub(super) fn replied(&mut self, id: u64, result: Result<CsiReply, CallError>) {
+        let Some(flight) = self.calls.get(&id) else { return };
+        let (call, who) = (Arc::clone(&flight.call), flight.who);
+        let caller = Arc::clone(&self.processes[who.process.0 as usize].name);
+        // The victim is the caller, whose call is forgotten, or the driver, whose answer never leaves.
+        let cut = self.strike_call(&caller, &call, PlainPhase::BeforeReply);
+        let result = if cut { Cluster::cut() } else { result };
         let Some(flight) = self.calls.remove(&id) else { return };
         let now = self.board.now();
         if self.trace.is_on() {
@@ -107,6 +143,7 @@ impl Cluster {
             self.trace.push(Record { at: now, process, what });
         }
         self.outcome(flight.who, flight.shell, flight.token, &Outcome::Reply(result));
+        self.strike_call(&caller, &call, PlainPhase::AfterReply);
     }
 
     /// The recorder of a process takes an event; what comes of it is written a little later.

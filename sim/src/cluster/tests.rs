@@ -256,13 +256,7 @@ fn a_deadline_and_an_injected_code_are_what_the_caller_sees() {
     let trace = run(|| async {
         let mut cluster = Cluster::new(0, Latency::default(), Trace::new());
         cluster.add_driver(slow_driver());
-        let inject = |tamper| Injection {
-            method: "Probe".into(),
-            node: None,
-            driver: None,
-            times: 1,
-            tamper,
-        };
+        let inject = |tamper| Injection::on("Probe", 1, tamper);
         cluster.inject(inject(Tamper::Replace(Code::Internal, "injected".into())));
         cluster.inject(inject(Tamper::Late(Duration::from_secs(60))));
         let process = cluster.add_process(greeter("greeter"));
@@ -270,7 +264,7 @@ fn a_deadline_and_an_injected_code_are_what_the_caller_sees() {
         cluster.run_for(Duration::from_secs(1)).await;
         cluster.create(claim("a")).unwrap();
         cluster.run_for(Duration::from_secs(20)).await;
-        assert!(cluster.pending_injections().is_empty());
+        assert_eq!(cluster.pending_injections().count(), 0);
         cluster.shut_down().await
     });
     let replies: Vec<String> = story(&trace).into_iter().filter(|l| l.contains("after")).collect();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Cluster;
-use crate::api::{ApiError, Kind, ObjKey, Object, Resource, Write, Written};
+use crate::api::{ApiError, Edit, Kind, ObjKey, Object, Patch, Resource, Write, Written};
+use crate::scenario::Manifest;
 use crate::trace::{Record, What};
 
 /// The name of the user in traces and audit logs.
@@ -17,6 +18,18 @@ impl Cluster {
     pub fn apply(&mut self, write: Write) -> Result<Written, ApiError> {
         let by: Arc<str> = Arc::from(USER);
         self.write(&by, USER, &Arc::new(write))
+    }
+
+    /// Applies a manifest as `kubectl apply` does: creates the object, or merges what is written into the one that is there.
+    ///
+    /// # Errors
+    /// What the API server answers.
+    pub fn create_or_merge(&mut self, manifest: &Manifest) -> Result<Written, ApiError> {
+        if self.api.object(manifest.kind(), manifest.key()).is_none() {
+            return self.create(manifest.object.clone());
+        }
+        let edit = Edit::Merge(manifest.json.clone());
+        self.apply(Write::Patch(Patch::new(manifest.target.clone(), vec![edit])))
     }
 
     /// Creates an object as the user.

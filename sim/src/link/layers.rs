@@ -78,8 +78,12 @@ pub enum Tamper {
     Pass,
     /// The caller gets this code; the driver never sees the call.
     Refuse(Code, String),
+    /// The same, but the code arrives this much later.
+    RefuseLate(Code, String, Duration),
     /// The driver executes the call; the caller gets this code.
     Replace(Code, String),
+    /// The same, but the code arrives this much later.
+    ReplaceLate(Code, String, Duration),
     /// The driver executes the call; its answer arrives this much later.
     Late(Duration),
     /// The driver executes the call; no answer ever arrives.
@@ -135,6 +139,10 @@ where
         if let Tamper::Refuse(code, message) = tamper {
             return futures::future::ready(Err(Status::new(code, message))).boxed();
         }
+        if let Tamper::RefuseLate(code, message, delay) = tamper {
+            let late = clock.sleep(delay);
+            return late.map(move |()| Err(Status::new(code, message))).boxed();
+        }
         // The service that was polled ready takes the call; its clone stays behind.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -145,12 +153,16 @@ where
             let answer = inner.call(request).await;
             match tamper {
                 Tamper::Replace(code, message) => Err(Status::new(code, message)),
+                Tamper::ReplaceLate(code, message, delay) => {
+                    clock.sleep(delay).await;
+                    Err(Status::new(code, message))
+                }
                 Tamper::Late(delay) => {
                     clock.sleep(delay).await;
                     answer
                 }
                 Tamper::Lose => never(answer).await,
-                Tamper::Pass | Tamper::Delay(_) | Tamper::Refuse(..) => answer,
+                Tamper::Pass | Tamper::Delay(_) | Tamper::Refuse(..) | Tamper::RefuseLate(..) => answer,
             }
         }
         .boxed()

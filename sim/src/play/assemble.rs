@@ -1,0 +1,110 @@
+//! From the shape of a cluster to its processes, and from there to a cluster that has booted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, Latency, ProcessSpec};
+use crate::controllers;
+use crate::link::Factory;
+use crate::scenario::flags::ApiServerFlags;
+use crate::scenario::{self, DriverShape, Process, Role};
+use crate::sidecars;
+
+use super::{flags, machines};
+
+/// How long a cluster boots: every driver is registered by then.
+const BOOT: Duration = Duration::from_secs(5);
+
+/// The latencies that a scenario asks for.
+pub fn latency(flags: &ApiServerFlags) -> Latency {
+    let (mut latency, usual) = (Latency::default(), ApiServerFlags::default());
+    if flags.latency != usual.latency {
+        latency.write = flags.latency.get();
+        latency.read = flags.latency.get();
+    }
+    if flags.watch_latency != usual.watch_latency {
+        latency.watch_min = flags.watch_latency.get();
+    }
+    latency
+}
+
+/// Adds everything to an empty cluster: nodes, drivers, processes. Nothing runs yet.
+pub fn assemble(cluster: &mut Cluster, shape: &scenario::Cluster, factories: &BTreeMap<String, Factory>) {
+    let alone = shape.only_driver().is_some();
+    let namer = Namer { alone };
+    control_plane(cluster, shape);
+    for driver in &shape.drivers {
+        sidecars_of(cluster, driver, &namer);
+    }
+    machines::add(cluster, shape, factories, &namer);
+}
+
+/// Starts everything and lets it boot.
+pub async fn boot(cluster: &mut Cluster, shape: &scenario::Cluster) {
+    machines::register(cluster, shape);
+    let names: Vec<Arc<str>> = cluster.process_names().cloned().collect();
+    for name in names {
+        let id = cluster.process(&name).expect("it was listed just now");
+        cluster.start(id);
+    }
+    cluster.run_for(BOOT).await;
+}
+
+/// Spells process names as scenarios do: the driver is left out where there is only one.
+pub(super) struct Namer {
+    alone: bool,
+}
+
+impl Namer {
+    pub fn name(&self, role: Role, driver: Option<&str>, node: Option<&str>) -> Arc<str> {
+        let driver = driver.filter(|_| !self.alone).map(str::to_owned);
+        Process {
+            role,
+            driver,
+            node: node.map(str::to_owned),
+        }
+        .to_string()
+        .into()
+    }
+}
+
+fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster) {
+    let chance = cluster.chance().clone();
+    let _ = &shape.controller_manager;
+    cluster.add_process(ProcessSpec {
+        name: "scheduler".into(),
+        component: "default-scheduler".into(),
+        node: None,
+        node_bound: false,
+        shells: controllers::scheduler::shells(chance),
+        indexes: controllers::scheduler::INDEXES.to_vec(),
+        throttle: None,
+    });
+}
+
+fn sidecars_of(cluster: &mut Cluster, driver: &DriverShape, namer: &Namer) {
+    let name = driver.name.as_str();
+    let sidecar =
+        |role: Role, shells, indexes: &[crate::api::Index], component: String, qps: f64, burst: u32| ProcessSpec {
+            name: namer.name(role, Some(name), None),
+            component,
+            node: None,
+            node_bound: false,
+            shells,
+            indexes: indexes.to_vec(),
+            throttle: Some((qps, burst)),
+        };
+    if let Some(flags) = &driver.sidecars.provisioner {
+        let shells = sidecars::provisioner::shells(name, &flags::provisioner(flags));
+        let indexes = sidecars::provisioner::INDEXES;
+        cluster.add_process(sidecar(
+            Role::Provisioner,
+            shells,
+            indexes,
+            name.to_owned(),
+            flags.kube_api_qps,
+            flags.kube_api_burst,
+        ));
+    }
+}

@@ -1,0 +1,151 @@
+//! Playing a scenario: the cluster is assembled and booted, the steps happen, the expectations are judged.
+//!
+//! [`play`] runs a whole scenario in an executor of its own and gives a [`Report`]. Time is the agenda's throughout; a second of a run costs what
+//! happens in it.
+
+mod assemble;
+mod books;
+mod flags;
+mod judge;
+mod machines;
+mod pods;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, Latency};
+use crate::link::Factory;
+use crate::runtime::{Time, run};
+use crate::scenario::Scenario;
+use crate::trace::Trace;
+
+use books::Books;
+
+pub use assemble::{assemble, boot};
+pub use books::volume_id;
+pub use machines::reference;
+pub use verdict::{Failure, Verdict, worst};
+
+/// How a scenario is played.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// The seed. Zero unless said otherwise.
+    pub seed: u64,
+    /// Drivers that are not the reference driver, by name.
+    pub drivers: BTreeMap<String, Factory>,
+    /// Told after each step, with the step's number (from 1) and the number of steps.
+    pub progress: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
+}
+
+/// What became of a scenario.
+#[derive(Debug)]
+pub struct Report {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The seed it was played with.
+    pub seed: u64,
+    /// Whether it held.
+    pub verdict: Verdict,
+    /// Everything that happened.
+    pub trace: Trace,
+    /// How much virtual time passed, boot excluded.
+    pub took: Duration,
+}
+
+/// One scenario being played.
+struct Player<'a> {
+    scenario: &'a Scenario,
+    cluster: Cluster,
+    books: Books,
+    ledgers: pods::Ledgers,
+    failures: Vec<Failure>,
+}
+
+/// Steps and expectations stop after this much virtual time in one wait.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Plays a scenario to its end.
+pub fn play(scenario: &Scenario, options: &Options) -> Report {
+    let (scenario, options) = (scenario.clone(), options.clone());
+    run(move || async move {
+        let trace = Trace::new();
+        let mut cluster = Cluster::new(options.seed, latency(&scenario), trace);
+        assemble(&mut cluster, &scenario.cluster, &options.drivers);
+        assemble::boot(&mut cluster, &scenario.cluster).await;
+        let begin = cluster.now();
+        cluster.trace_mut().begin(begin);
+        let books = Books::default();
+        let mut player = Player {
+            scenario: &scenario,
+            cluster,
+            books,
+            ledgers: pods::Ledgers::new(),
+            failures: Vec::new(),
+        };
+        player.run(&options).await;
+        let Player { cluster, failures, .. } = player;
+        let took = cluster.now().since(begin);
+        let trace = cluster.shut_down().await;
+        let verdict = Verdict::of(failures);
+        Report {
+            scenario: scenario.name.clone(),
+            seed: options.seed,
+            verdict,
+            trace,
+            took,
+        }
+    })
+}
+
+fn latency(scenario: &Scenario) -> Latency {
+    assemble::latency(&scenario.cluster.api_server)
+}
+
+impl Player<'_> {
+    async fn run(&mut self, options: &Options) {
+        let scenario = self.scenario;
+        let total = scenario.steps.len();
+        for manifest in &scenario.manifests {
+            self.books.catch_up(self.cluster.trace());
+            if let Err(error) = self.cluster.create_or_merge(manifest) {
+                let message = format!("{} was refused with {}: {}", manifest.target, error.code, error.message);
+                self.failures.push(Failure::new(manifest.place.as_ref(), message));
+                return;
+            }
+        }
+        for (nth, step) in scenario.steps.iter().enumerate() {
+            let outcome = self.step(step).await;
+            if let Some(progress) = &options.progress {
+                progress(nth + 1, total);
+            }
+            if let Err(message) = outcome {
+                let text = format!("step {} ({}): {message}", nth + 1, step.verb());
+                self.failures.push(Failure::new(scenario.places.step(nth), text));
+                return;
+            }
+        }
+        for (nth, expectation) in scenario.expect.iter().enumerate() {
+            if let Err(message) = self.expect(expectation).await {
+                self.failures.push(Failure::new(scenario.places.expect(nth), message));
+            }
+        }
+        self.unhit();
+    }
+
+    /// A fault that never struck proves nothing.
+    fn unhit(&mut self) {
+        let pending: Vec<String> = self.cluster.pending_faults();
+        for fault in pending {
+            self.failures.push(Failure::new(None, format!("{fault} never struck")));
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.cluster.now()
+    }
+}

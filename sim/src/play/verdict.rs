@@ -1,0 +1,91 @@
+//! What a run came to, and the exit status that says so.
+
+use std::fmt;
+
+use crate::scenario::Place;
+
+/// One thing that was not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Where the scenario asks for it: file, line and column.
+    pub place: Option<String>,
+    /// What is not so.
+    pub message: String,
+}
+
+/// Whether a run held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything is as expected.
+    Held,
+    /// Something is not: exit status 1.
+    Failed(Vec<Failure>),
+    /// A bug of ours: exit status 70.
+    Broken(String),
+}
+
+impl Failure {
+    /// A failure of what the scenario says at `place`.
+    pub fn new(place: Option<&Place>, message: impl Into<String>) -> Failure {
+        Failure {
+            place: place.map(|p| p.to_string()),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl Verdict {
+    /// The verdict over these failures.
+    pub fn of(failures: Vec<Failure>) -> Verdict {
+        if failures.is_empty() {
+            Verdict::Held
+        } else {
+            Verdict::Failed(failures)
+        }
+    }
+
+    /// Whether everything is as expected.
+    pub fn held(&self) -> bool {
+        *self == Verdict::Held
+    }
+
+    /// 0 held, 1 an expectation failed or a pinned fault was not reached, 70 a bug of ours.
+    pub fn status(&self) -> u8 {
+        match self {
+            Verdict::Held => 0,
+            Verdict::Failed(_) => 1,
+            Verdict::Broken(_) => 70,
+        }
+    }
+}
+
+/// The exit status over many runs: the first present of 70, 2, 3, 4, 1, 5 wins.
+pub fn worst(statuses: impl IntoIterator<Item = u8>) -> u8 {
+    let seen: Vec<u8> = statuses.into_iter().collect();
+    [70, 2, 3, 4, 1, 5]
+        .into_iter()
+        .find(|status| seen.contains(status))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::worst;
+
+    #[test]
+    fn a_bug_of_ours_is_worse_than_a_broken_promise_and_that_than_a_failed_expectation() {
+        assert_eq!(worst([0, 1, 2, 70]), 70);
+        assert_eq!(worst([1, 3, 5]), 3);
+        assert_eq!(worst([0, 5, 1]), 1);
+        assert_eq!(worst([]), 0);
+    }
+}
