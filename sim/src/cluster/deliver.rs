@@ -268,7 +268,7 @@ impl Cluster {
                 self.request(who, shell, request);
             }
             for record in pumped.records {
-                self.record(id, &record);
+                self.record(id, shell, &record);
             }
             if let Some(message) = pumped.exit {
                 self.exit(id, message);

@@ -49,7 +49,7 @@ pub enum Due {
     /// Something else reaches a process.
     Signal(Who, Signal),
     /// A recorder writes an event.
-    Emit(ProcessId, Write),
+    Emit(ProcessId, Arc<str>, Write),
     /// A container that exited is started again.
     Restart(ProcessId),
     /// The caller's task has the answer to a call.
@@ -215,7 +215,7 @@ impl Cluster {
             Due::Outcome(who, shell, token, outcome) => self.outcome(who, shell, token, &outcome),
             Due::Deliver(who, change) => self.deliver(who, &change),
             Due::Signal(who, signal) => self.signalled(who, &signal),
-            Due::Emit(process, write) => self.emit(process, write),
+            Due::Emit(process, component, write) => self.emit(process, &component, write),
             Due::Restart(process) => {
                 if self.processes[process.0 as usize].liveness == Liveness::Down {
                     self.start(process);

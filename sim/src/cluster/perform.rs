@@ -36,7 +36,7 @@ impl Cluster {
             Effect::Write(write) => {
                 let (name, component) = {
                     let process = &self.processes[who.process.0 as usize];
-                    (Arc::clone(&process.name), process.component.clone())
+                    (Arc::clone(&process.name), Arc::clone(&process.components[shell]))
                 };
                 let write = Arc::new(write.clone());
                 if self.strike_write(&name, &write, PlainPhase::Before) && !self.is_current(who) {
@@ -147,22 +147,22 @@ impl Cluster {
     }
 
     /// The recorder of a process takes an event; what comes of it is written a little later.
-    pub(super) fn record(&mut self, id: ProcessId, record: &EventRecord) {
+    pub(super) fn record(&mut self, id: ProcessId, shell: usize, record: &EventRecord) {
         let now = self.board.now();
         let delay = self.latency.event;
         let process = &mut self.processes[id.0 as usize];
-        let Some(write) = process.recorder.record(record, now) else {
+        let Some(write) = process.record(shell, record, now) else {
             return;
         };
+        let component = Arc::clone(&process.components[shell]);
         let at = now + process.hold_back(now) + delay;
         let lane = process.lane;
-        self.board.at(lane, at, Due::Emit(id, write));
+        self.board.at(lane, at, Due::Emit(id, component, write));
     }
 
-    pub(super) fn emit(&mut self, id: ProcessId, write: Write) {
-        let process = &self.processes[id.0 as usize];
-        let (name, component) = (Arc::clone(&process.name), process.component.clone());
+    pub(super) fn emit(&mut self, id: ProcessId, component: &str, write: Write) {
+        let name = Arc::clone(&self.processes[id.0 as usize].name);
         // Events are best effort: a refusal is the recorder's to ignore.
-        let _ = self.write(&name, &component, &Arc::new(write));
+        let _ = self.write(&name, component, &Arc::new(write));
     }
 }

@@ -1,10 +1,10 @@
 //! One Kubernetes process of the tank: its informers, its controllers, and what it forgets when it dies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{Bucket, Cache, Clock, Index, Kind, Recorder};
+use crate::api::{Bucket, Cache, Clock, EventRecord, Index, Kind, Recorder, Write};
 use crate::control::AnyShell;
 use crate::runtime::{Lane, Tasks, Ticket, Time};
 
@@ -16,7 +16,7 @@ pub struct ProcessId(pub(super) u32);
 pub struct ProcessSpec {
     /// Its name in traces and sites, e.g. `csi.example.com/provisioner` or `node-1/kubelet`.
     pub name: Arc<str>,
-    /// The user in audit logs and the component in its events.
+    /// The user in audit logs and the component in its events, for controllers that name none of their own.
     pub component: String,
     /// The node it runs on, if that matters to it.
     pub node: Option<Arc<str>>,
@@ -43,7 +43,8 @@ pub enum Liveness {
 
 pub(super) struct Process {
     pub name: Arc<str>,
-    pub component: String,
+    /// The component of each shell.
+    pub components: Vec<Arc<str>>,
     pub node: Option<Arc<str>>,
     pub node_bound: bool,
     pub lane: Lane,
@@ -52,7 +53,7 @@ pub(super) struct Process {
     pub shells: Vec<Box<dyn AnyShell>>,
     pub kinds: BTreeSet<Kind>,
     pub cache: Cache,
-    pub recorder: Recorder,
+    pub recorders: BTreeMap<Arc<str>, Recorder>,
     pub throttle: Option<(f64, u32)>,
     pub bucket: Option<Bucket>,
     /// The tasks that carry its calls; made at its first call.
@@ -65,11 +66,13 @@ pub(super) struct Process {
 
 impl Process {
     pub fn new(spec: ProcessSpec, lane: Lane) -> Process {
+        let own = |s: &dyn AnyShell| Arc::from(s.component().unwrap_or_else(|| spec.component.clone()));
+        let components = spec.shells.iter().map(|s| own(&**s)).collect();
         let kinds = spec.shells.iter().flat_map(|s| s.kinds().iter().copied()).collect();
         Process {
-            recorder: recorder(&spec.component, spec.node.as_deref()),
+            recorders: BTreeMap::new(),
             name: spec.name,
-            component: spec.component,
+            components,
             node: spec.node,
             node_bound: spec.node_bound,
             lane,
@@ -92,7 +95,7 @@ impl Process {
         self.liveness = Liveness::Down;
         self.cache.clear();
         self.shells.iter_mut().for_each(|s| s.forget_everything());
-        self.recorder = recorder(&self.component, self.node.as_deref());
+        self.recorders.clear();
         self.bucket = self.throttle.map(|(rate, burst)| Bucket::new(rate, burst));
     }
 
@@ -101,6 +104,17 @@ impl Process {
         self.bucket
             .as_mut()
             .map_or(Duration::ZERO, |bucket| bucket.reserve(now))
+    }
+
+    /// What comes of an event that one of its controllers records.
+    pub fn record(&mut self, shell: usize, record: &EventRecord, now: Time) -> Option<Write> {
+        let component = &self.components[shell];
+        let node = self.node.as_deref();
+        let recorder = self
+            .recorders
+            .entry(Arc::clone(component))
+            .or_insert_with(|| recorder(component, node));
+        recorder.record(record, now)
     }
 
     /// When its earliest delayed key is due.

@@ -20,6 +20,11 @@ pub trait Controller: Send + 'static {
     /// Its Kubernetes name, e.g. `attachdetach`.
     fn name(&self) -> &'static str;
 
+    /// The source of its events and the user of its writes, if not the process's own: controllers of one process have their own names there.
+    fn component(&self) -> Option<String> {
+        None
+    }
+
     /// The kinds whose events it wants.
     fn kinds(&self) -> &'static [Kind];
 

@@ -38,6 +38,8 @@ pub struct Pumped {
 pub trait AnyShell: Send {
     /// The controller's Kubernetes name.
     fn name(&self) -> &'static str;
+    /// The source of its events, if not the process's own.
+    fn component(&self) -> Option<String>;
     /// The kinds it watches.
     fn kinds(&self) -> &'static [Kind];
     /// The informers are filled.
@@ -186,6 +188,10 @@ impl<C: Controller> Shell<C> {
 impl<C: Controller> AnyShell for Shell<C> {
     fn name(&self) -> &'static str {
         self.controller.name()
+    }
+
+    fn component(&self) -> Option<String> {
+        self.controller.component()
     }
 
     fn kinds(&self) -> &'static [Kind] {

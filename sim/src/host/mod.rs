@@ -12,8 +12,34 @@
 //! and unsynced bytes when it crashes. Everything is plain data behind one lock per machine; the asynchronous operations of a driver wait for their
 //! turn before they touch it and never hold a lock meanwhile.
 
-pub mod disk;
-pub mod turns;
+mod cache;
+mod cell;
+mod device;
+mod disk;
+mod errno;
+mod filesystem;
+mod flags;
+mod kernel;
+mod machine;
+mod modelled;
+mod mounts;
+mod pods;
+mod pool;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod volume;
+mod witness;
 
+pub use cell::{BLOCK, Backing, Cell, Found, Origin, ReadBack, Stamp, VolumeKey};
 pub use disk::{ModelDisk, OpenDisk};
+pub use errno::Errno;
+pub use filesystem::FsImage;
+pub use machine::{Inventory, Machine, OpenFile};
+pub use modelled::{HostSeat, ModelHost};
+pub use pods::{PodError, PodWrite, Written};
+pub use pool::ModelPool;
+pub use storage::{PlaceShape, Storage, StorageShape, VolumeTrouble};
 pub use turns::{AtOnce, Fence, Gate, Loss, OpGate, Trouble, Turn, Turns};
+pub use witness::{Finding, FindingKind, Report, Witnesses};

@@ -231,12 +231,10 @@ mod tests {
     fn an_answer_in_time_wins_over_the_deadline() {
         block(async {
             let (service, mut handle) = mocked();
-            let clock = Arc::new(Bell::default());
-            let service = DeadlineLayer {
-                timeout: Duration::from_secs(10),
-                clock,
-            }
-            .layer(service);
+            let bell = Arc::new(Bell::default());
+            let clock: Arc<dyn Sleeper> = Arc::clone(&bell) as _;
+            let timeout = Duration::from_secs(10);
+            let service = DeadlineLayer { timeout, clock }.layer(service);
             let call = service.oneshot("create");
             let driver = async {
                 accept(&mut handle).await.1.send_response("made");

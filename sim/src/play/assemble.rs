@@ -71,7 +71,16 @@ impl Namer {
 
 fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster) {
     let chance = cluster.chance().clone();
-    let _ = &shape.controller_manager;
+    let flags = &shape.controller_manager;
+    cluster.add_process(ProcessSpec {
+        name: "controller-manager".into(),
+        component: "kube-controller-manager".into(),
+        node: None,
+        node_bound: false,
+        shells: controllers::attach_detach::shells(&flags::attach_detach(flags)),
+        indexes: controllers::attach_detach::INDEXES.to_vec(),
+        throttle: None,
+    });
     cluster.add_process(ProcessSpec {
         name: "scheduler".into(),
         component: "default-scheduler".into(),
@@ -95,14 +104,41 @@ fn sidecars_of(cluster: &mut Cluster, driver: &DriverShape, namer: &Namer) {
             indexes: indexes.to_vec(),
             throttle: Some((qps, burst)),
         };
-    if let Some(flags) = &driver.sidecars.provisioner {
+    let plan = &driver.sidecars;
+    if let Some(flags) = &plan.provisioner {
         let shells = sidecars::provisioner::shells(name, &flags::provisioner(flags));
+        let component = format!("{name}_provisioner");
         let indexes = sidecars::provisioner::INDEXES;
         cluster.add_process(sidecar(
             Role::Provisioner,
             shells,
             indexes,
-            name.to_owned(),
+            component,
+            flags.kube_api_qps,
+            flags.kube_api_burst,
+        ));
+    }
+    if let Some(flags) = &plan.attacher {
+        let shells = sidecars::attacher::shells(name, &flags::attacher(flags));
+        let indexes = sidecars::attacher::INDEXES;
+        cluster.add_process(sidecar(
+            Role::Attacher,
+            shells,
+            indexes,
+            "csi-attacher".into(),
+            flags.kube_api_qps,
+            flags.kube_api_burst,
+        ));
+    }
+    if let Some(flags) = &plan.resizer {
+        let shells = sidecars::resizer::shells(name, &flags::resizer(flags));
+        let component = format!("external-resizer {name}");
+        let indexes = sidecars::resizer::INDEXES;
+        cluster.add_process(sidecar(
+            Role::Resizer,
+            shells,
+            indexes,
+            component,
             flags.kube_api_qps,
             flags.kube_api_burst,
         ));

@@ -1,7 +1,7 @@
 //! From the flags of a scenario to those of the processes.
 
 use crate::scenario::flags as given;
-use crate::sidecars;
+use crate::{controllers, sidecars};
 
 /// The provisioner's.
 pub(super) fn provisioner(flags: &given::ProvisionerFlags) -> sidecars::provisioner::Flags {
@@ -27,5 +27,45 @@ pub(super) fn provisioner(flags: &given::ProvisionerFlags) -> sidecars::provisio
         kube_api_qps: flags.kube_api_qps,
         kube_api_burst: flags.kube_api_burst,
         feature_gates: flags.feature_gates.clone(),
+    }
+}
+
+/// The attacher's.
+pub(super) fn attacher(flags: &given::AttacherFlags) -> sidecars::attacher::Flags {
+    sidecars::attacher::Flags {
+        timeout: flags.timeout.get(),
+        worker_threads: flags.worker_threads as usize,
+        resync: flags.resync.get(),
+        reconcile_sync: flags.reconcile_sync.get(),
+        retry_interval_start: flags.retry_interval_start.get(),
+        retry_interval_max: flags.retry_interval_max.get(),
+        max_entries: i32::try_from(flags.max_entries).unwrap_or(i32::MAX),
+        default_fstype: flags.default_fstype.clone(),
+        kube_api_qps: flags.kube_api_qps,
+        kube_api_burst: flags.kube_api_burst,
+    }
+}
+
+/// The resizer's.
+pub(super) fn resizer(flags: &given::ResizerFlags) -> sidecars::resizer::Flags {
+    sidecars::resizer::Flags {
+        timeout: flags.timeout.get(),
+        workers: flags.workers as usize,
+        retry_interval_start: flags.retry_interval_start.get(),
+        retry_interval_max: flags.retry_interval_max.get(),
+        handle_volume_inuse_error: flags.handle_volume_inuse_error,
+        extra_modify_metadata: flags.extra_modify_metadata,
+        kube_api_qps: flags.kube_api_qps,
+        kube_api_burst: flags.kube_api_burst,
+        feature_gates: flags.feature_gates.clone(),
+    }
+}
+
+/// The attach-detach controller's.
+pub(super) fn attach_detach(flags: &given::ControllerManagerFlags) -> controllers::attach_detach::Flags {
+    controllers::attach_detach::Flags {
+        attach_detach_reconcile_sync_period: flags.attach_detach_reconcile_sync_period.get(),
+        disable_attach_detach_reconcile_sync: flags.disable_attach_detach_reconcile_sync,
+        disable_force_detach_on_timeout: flags.disable_force_detach_on_timeout,
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tonic::{Code, Status};
+use wavetank_proto::csi::v1 as csi;
 
 use crate::api::{
     ApiError, ApiServer, Cache, Change, Clock, Delete, Edit, Index, Kind, ObjKey, Object, ObjectRef, Patch, Resource,
@@ -15,6 +16,7 @@ use crate::api::{
 use crate::control::{AnyShell, Effect, Outcome};
 use crate::link::{Call, CallError, CsiReply, CsiRequest};
 use crate::runtime::Time;
+use crate::sidecars::connect::{ControllerRpc, PluginService};
 
 /// What the driver answers.
 pub type Answer = Result<CsiReply, CallError>;
@@ -33,6 +35,30 @@ pub fn gone() -> Answer {
     Err(CallError {
         status: Status::unavailable("connection refused"),
         disconnected: true,
+    })
+}
+
+/// The answer of a plugin with these services.
+pub fn plugin_capabilities(services: &[PluginService]) -> CsiReply {
+    let capability = |service: &PluginService| csi::PluginCapability {
+        r#type: Some(csi::plugin_capability::Type::Service(csi::plugin_capability::Service {
+            r#type: *service as i32,
+        })),
+    };
+    CsiReply::GetPluginCapabilities(csi::GetPluginCapabilitiesResponse {
+        capabilities: services.iter().map(capability).collect(),
+    })
+}
+
+/// The answer of a controller with these capabilities.
+pub fn controller_capabilities(rpcs: &[ControllerRpc]) -> CsiReply {
+    let capability = |rpc: &ControllerRpc| csi::ControllerServiceCapability {
+        r#type: Some(csi::controller_service_capability::Type::Rpc(
+            csi::controller_service_capability::Rpc { r#type: *rpc as i32 },
+        )),
+    };
+    CsiReply::ControllerGetCapabilities(csi::ControllerGetCapabilitiesResponse {
+        capabilities: rpcs.iter().map(capability).collect(),
     })
 }
 

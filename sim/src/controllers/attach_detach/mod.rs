@@ -292,6 +292,10 @@ impl Controller for AttachDetach {
         "attachdetach"
     }
 
+    fn component(&self) -> Option<String> {
+        Some(COMPONENT.to_owned())
+    }
+
     fn kinds(&self) -> &'static [Kind] {
         &[
             Kind::Pod,

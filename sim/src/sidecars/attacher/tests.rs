@@ -107,13 +107,11 @@ fn a_driver_that_does_not_publish_has_its_attachments_marked_and_nothing_else() 
 fn an_error_too_long_for_the_status_is_never_seen_and_the_attach_times_out() {
     // 5.2: the API server takes 1024 bytes, the attacher does not cut.
     let answers = Answers::plain().fail_publish(&[Code::Internal; 300]);
-    let long = crate::cluster::Injection {
-        method: "ControllerPublishVolume".into(),
-        node: None,
-        driver: None,
-        times: 300,
-        tamper: crate::link::layers::Tamper::Refuse(Code::Internal, "x".repeat(1100)),
-    };
+    let long = crate::cluster::Injection::on(
+        "ControllerPublishVolume",
+        300,
+        crate::link::layers::Tamper::Refuse(Code::Internal, "x".repeat(1100)),
+    );
     let story = bench(answers, |mut bench| async move {
         bench.mark();
         bench.cluster.inject(long);

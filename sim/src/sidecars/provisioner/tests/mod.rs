@@ -11,7 +11,9 @@ use wavetank_proto::csi::v1 as csi;
 use super::{Flags, INDEXES, shells};
 use crate::api::{Kind, ObjKey, ObjectRef, fields};
 use crate::link::{CsiReply, CsiRequest};
-use crate::sidecars::bench::{Answer, Bench, assert_lines, gone, refuses};
+use crate::sidecars::bench::{
+    Answer, Bench, assert_lines, controller_capabilities, gone, plugin_capabilities, refuses,
+};
 use crate::sidecars::connect::{ControllerRpc, PluginService};
 
 const DRIVER: &str = "csi.example";
@@ -55,28 +57,6 @@ fn willing(request: &CsiRequest) -> Answer {
             ..Default::default()
         }),
         other => panic!("the provisioner never calls {}", other.method()),
-    })
-}
-
-pub(super) fn plugin_capabilities(services: &[PluginService]) -> CsiReply {
-    let capability = |service: &PluginService| csi::PluginCapability {
-        r#type: Some(csi::plugin_capability::Type::Service(csi::plugin_capability::Service {
-            r#type: *service as i32,
-        })),
-    };
-    CsiReply::GetPluginCapabilities(csi::GetPluginCapabilitiesResponse {
-        capabilities: services.iter().map(capability).collect(),
-    })
-}
-
-pub(super) fn controller_capabilities(rpcs: &[ControllerRpc]) -> CsiReply {
-    let capability = |rpc: &ControllerRpc| csi::ControllerServiceCapability {
-        r#type: Some(csi::controller_service_capability::Type::Rpc(
-            csi::controller_service_capability::Rpc { r#type: *rpc as i32 },
-        )),
-    };
-    CsiReply::ControllerGetCapabilities(csi::ControllerGetCapabilitiesResponse {
-        capabilities: rpcs.iter().map(capability).collect(),
     })
 }
 

@@ -1,0 +1,155 @@
+//! One volume of the storage system: its size, its content and the nodes that may reach it.
+//!
+//! Blind spots: a volume carries one file system or raw blocks; writing raw blocks below a file system damages it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wavetank_driver::host::Probe;
+use wavetank_driver::pool::{PoolVolume, Source};
+use wavetank_driver::{Access, Bytes, NodeId, PublishContext, VolumeId};
+
+use super::cell::{BLOCK, Cell, Found};
+use super::errno::Errno;
+use super::filesystem::{FsImage, ROOT};
+
+/// What a volume holds. Copies share it until one of them is written.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    /// The file system on it.
+    pub fs: Option<FsImage>,
+    /// Blocks written to the bare device, by number.
+    pub raw: BTreeMap<u64, Cell>,
+    /// A signature that is nobody's here (`LVM2_member`, `gpt`).
+    pub foreign: Option<String>,
+}
+
+impl Content {
+    fn probe(&self) -> Probe {
+        if let Some(name) = &self.foreign {
+            return Probe::Foreign(name.clone());
+        }
+        match &self.fs {
+            Some(fs) => Probe::FileSystem {
+                kind: fs.kind,
+                size: fs.size,
+                uuid: fs.uuid.clone(),
+                label: fs.label.clone(),
+            },
+            None if self.raw.is_empty() => Probe::Blank,
+            None => Probe::Foreign("data".to_owned()),
+        }
+    }
+
+    fn write(&mut self, block: u64, cell: Cell) {
+        // The superblock lies in the first block; what else a block belongs to is not modelled, so any other write is damage.
+        match &mut self.fs {
+            Some(_) if block == 0 => self.fs = None,
+            Some(fs) => fs.damaged = true,
+            None => {}
+        }
+        self.raw.insert(block, cell);
+    }
+}
+
+/// How one node reaches a volume.
+#[derive(Clone, Debug)]
+pub(super) struct Export {
+    pub access: Access,
+    /// Different for every time the volume was exported: a device of an earlier time is dead.
+    pub generation: u64,
+    pub context: PublishContext,
+}
+
+/// A volume of the storage system.
+#[derive(Clone, Debug)]
+pub(super) struct Volume {
+    pub size: Bytes,
+    /// The size it was made with.
+    pub made: Bytes,
+    pub place: usize,
+    pub source: Option<Source>,
+    pub settings: BTreeMap<String, String>,
+    pub exports: BTreeMap<NodeId, Export>,
+    pub content: Arc<Content>,
+    pub trouble: String,
+    pub unreadable: bool,
+}
+
+impl Volume {
+    /// What a signature scan finds. Not readable: an error, never blank.
+    pub(super) fn probe(&self) -> Result<Probe, Errno> {
+        if self.unreadable {
+            return Err(Errno::Io);
+        }
+        Ok(self.content.probe())
+    }
+
+    /// The file system on it.
+    pub(super) fn fs(&self) -> Result<&FsImage, Errno> {
+        if self.unreadable {
+            return Err(Errno::Io);
+        }
+        self.content.fs.as_ref().ok_or(Errno::Invalid)
+    }
+
+    /// The file system on it, to be changed. Copies are left as they are.
+    pub(super) fn fs_mut(&mut self) -> Result<&mut FsImage, Errno> {
+        if self.unreadable {
+            return Err(Errno::Io);
+        }
+        Arc::make_mut(&mut self.content).fs.as_mut().ok_or(Errno::Io)
+    }
+
+    /// Puts a file system on it.
+    pub(super) fn format(&mut self, image: FsImage) {
+        Arc::make_mut(&mut self.content).fs = Some(image);
+    }
+
+    /// Writes one block of the bare device.
+    pub(super) fn write(&mut self, block: u64, cell: Cell) -> Result<(), Errno> {
+        if self.unreadable {
+            return Err(Errno::Io);
+        }
+        if block.saturating_add(1).saturating_mul(BLOCK) > self.size.0 {
+            return Err(Errno::NoSpace);
+        }
+        Arc::make_mut(&mut self.content).write(block, cell);
+        Ok(())
+    }
+
+    /// The content for a copy as it is now: nobody has mounted that.
+    pub(super) fn copy(&self) -> Arc<Content> {
+        if self.content.fs.as_ref().is_none_or(|fs| fs.owner.is_none()) {
+            return Arc::clone(&self.content);
+        }
+        let mut copy = Content::clone(&self.content);
+        if let Some(fs) = &mut copy.fs {
+            fs.owner = None;
+        }
+        Arc::new(copy)
+    }
+
+    /// Every block ever written that is still there.
+    pub(super) fn found(&self) -> Vec<Found> {
+        let raw = self.content.raw.iter().map(|(block, cell)| Found {
+            file: "".into(),
+            block: *block,
+            cell: cell.clone(),
+        });
+        let files = self.content.fs.as_ref().map(|fs| fs.blocks_below(ROOT));
+        raw.chain(files.unwrap_or_default()).collect()
+    }
+
+    /// As the pool shows it.
+    pub(super) fn shown(&self, id: &VolumeId, segments: &wavetank_driver::Segments) -> PoolVolume {
+        PoolVolume {
+            id: id.clone(),
+            size: self.size,
+            segments: segments.clone(),
+            source: self.source.clone(),
+            exports: self.exports.iter().map(|(n, e)| (n.clone(), e.access)).collect(),
+            trouble: self.trouble.clone(),
+        }
+    }
+}
