@@ -30,6 +30,8 @@ mod poll;
 mod populator;
 mod recover;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

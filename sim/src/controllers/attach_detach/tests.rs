@@ -292,6 +292,24 @@ fn an_attach_cut_short_by_a_restart_goes_on_with_the_same_attachment() {
 }
 
 #[test]
+fn an_attachment_that_no_node_was_told_of_counts_as_in_use_until_its_node_speaks() {
+    // 4.2, 4.7: found at the start, wanted by nobody; kubelet reports itself unchanged after five minutes at the latest.
+    let story = bench(Answers::plain(), |mut bench| async move {
+        bench.pod("pod1", "node-a", "data");
+        bench.run(300).await;
+        bench.cluster.kill(bench.kcm);
+        bench.delete(Kind::Pod, "default", "pod1");
+        bench.run(1000).await;
+        bench.mark();
+        bench.cluster.start(bench.kcm);
+        bench.run(302_000).await;
+        assert!(bench.attachments().is_empty());
+        bench
+    });
+    near(&story, "delete va", &[300_030]);
+}
+
+#[test]
 fn an_attachment_taken_away_is_noticed_within_a_minute_and_made_anew() {
     // Appendix D 22.
     let story = bench(Answers::plain(), |mut bench| async move {

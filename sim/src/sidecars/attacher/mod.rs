@@ -121,7 +121,7 @@ pub struct Attacher {
 #[derive(Default)]
 pub struct Memory {
     connection: Connection<Key>,
-    started: Time,
+    started: Option<Time>,
     syncs: BTreeMap<Arc<str>, Sync>,
     /// Attachments whose next sync is to happen whatever their status says.
     forced: BTreeSet<Arc<str>>,
@@ -170,8 +170,11 @@ impl Attacher {
         driver.plugin(PluginService::ControllerService) && driver.controller(ControllerRpc::PublishUnpublishVolume)
     }
 
-    fn next_resync(&self, memory: &Memory, now: Time) -> Time {
-        Time(now.0 + 1).tick(memory.started, self.flags.resync)
+    /// Something is left to do that the informers' next resync may find.
+    fn await_resync(&self, memory: &Memory, now: Time, queue: &mut Requests<Key>) {
+        if let Some(started) = memory.started {
+            queue.add_at(Key::Resync, Time(now.0 + 1).tick(started, self.flags.resync));
+        }
     }
 
     // Attachments.
@@ -228,10 +231,13 @@ impl Attacher {
                     queue.add(Key::Attachment(fields::name(&attachment.metadata).into()));
                 }
                 if fields::is_deleting(&attachment.metadata) || !attachment::is_attached(attachment) {
-                    queue.add_at(Key::Resync, self.next_resync(memory, now));
+                    self.await_resync(memory, now, queue);
                 }
-                if old.is_none() && reconcile::can_tell(&memory.connection.discovered) {
-                    queue.add_at(Key::Reconcile, now.tick(memory.started, self.flags.reconcile_sync));
+                if old.is_none()
+                    && reconcile::can_tell(&memory.connection.discovered)
+                    && let Some(started) = memory.started
+                {
+                    queue.add_at(Key::Reconcile, now.tick(started, self.flags.reconcile_sync));
                 }
             }
             (Some(gone), None) => {
@@ -285,7 +291,7 @@ impl Attacher {
         let volumes = volumes.filter(|name| self.release(then.cache, driver, name).is_some());
         let volumes: Vec<Arc<str>> = volumes.map(Arc::from).collect();
         if !(names.is_empty() && volumes.is_empty()) {
-            then.queue.add_at(Key::Resync, self.next_resync(memory, then.now));
+            self.await_resync(memory, then.now, then.queue);
         }
         names.into_iter().for_each(|n| then.queue.add(Key::Attachment(n)));
         volumes.into_iter().for_each(|n| then.queue.add(Key::Volume(n)));
@@ -361,10 +367,11 @@ impl Controller for Attacher {
     }
 
     fn start(&self, _: &Cache, memory: &mut Memory, now: Time, queue: &mut Requests<Key>) {
-        memory.started = now;
+        memory.started = Some(now);
         memory.connection.begin(now);
         queue.add(Key::Connect);
         queue.add(Key::Reconcile);
+        self.await_resync(memory, now, queue);
     }
 
     fn notice(&self, _: &Cache, memory: &mut Memory, delta: &Delta, now: Time, queue: &mut Requests<Key>) {
@@ -374,7 +381,7 @@ impl Controller for Attacher {
             && fields::is_deleting(&volume.metadata)
         {
             queue.add(Key::Volume(fields::name(&volume.metadata).into()));
-            queue.add_at(Key::Resync, self.next_resync(memory, now));
+            self.await_resync(memory, now, queue);
         }
     }
 
