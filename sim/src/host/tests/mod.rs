@@ -4,6 +4,7 @@ mod crashes;
 mod data;
 mod mounting;
 mod paths;
+mod random;
 
 use std::sync::Arc;
 
