@@ -221,19 +221,30 @@ fn without_a_nodes_part_the_claim_is_done_at_once() {
 #[test]
 fn errors_come_in_pairs_because_own_writes_wake_the_resizer() {
     // Trace 08: 0, +0.03, then +1.04, +1.07, +1.39 s: two or three calls in a row, because mark and error each change bytes; the patches of the last round change
-    // nothing and end the chain. The back-off of 1 s begins with the first failure.
-    let mut bench = bench(refusing("ControllerExpandVolume", &[Code::Internal; 9]));
-    // In the middle of a second, so that each group stays within one.
-    bench.run_ms(400);
-    ask_for(&mut bench, "2Gi");
-    bench.run_ms(1900);
-    let calls = bench.moments("ControllerExpandVolume!Internal");
-    let since: Vec<u64> = calls.iter().map(|t| t - calls[0]).collect();
-    let (first, second): (Vec<u64>, Vec<u64>) = since.iter().partition(|t| **t < 500);
-    for (group, start) in [(&first, 0..1), (&second, 1000..1050)] {
-        assert!((2..=3).contains(&group.len()) && start.contains(&group[0]), "{since:?}");
-        assert!(group.windows(2).all(|w| w[1] - w[0] < 50), "{since:?}");
+    // nothing and end the chain. The back-off of 1 s begins with the first failure. Whether the watch or the answer is faster does not matter.
+    for watch in [1200, 2500] {
+        let mut bench = bench(refusing("ControllerExpandVolume", &[Code::Internal; 9]));
+        bench.watch = Duration::from_micros(watch);
+        // In the middle of a second, so that each group stays within one.
+        bench.run_ms(400);
+        ask_for(&mut bench, "2Gi");
+        bench.run_ms(1900);
+        let calls = bench.moments("ControllerExpandVolume!Internal");
+        let since: Vec<u64> = calls.iter().map(|t| t - calls[0]).collect();
+        let (first, second): (Vec<u64>, Vec<u64>) = since.iter().partition(|t| **t < 500);
+        for (group, start) in [(&first, 0..1), (&second, 1000..1050)] {
+            assert!((2..=3).contains(&group.len()) && start.contains(&group[0]), "{since:?}");
+            assert!(group.windows(2).all(|w| w[1] - w[0] < 50), "{since:?}");
+        }
     }
+}
+
+#[test]
+fn a_failed_expansion_is_told_on_the_claim() {
+    // Trace 08.
+    let mut bench = bench(refusing("ControllerExpandVolume", &[Code::Internal; 9]));
+    ask_for(&mut bench, "2Gi");
+    bench.run_ms(500);
     assert_eq!(fields::claim_resize_status(claim(&bench)), "ControllerResizeInProgress");
     let conditions = claim(&bench).status.as_ref().unwrap().conditions.as_ref().unwrap();
     let texts: Vec<_> = conditions
@@ -243,7 +254,7 @@ fn errors_come_in_pairs_because_own_writes_wake_the_resizer() {
     let error = "failed to expand pvc with rpc error: code = Internal desc = injected";
     assert_eq!(texts, [("Resizing", None), ("ControllerResizeError", Some(error))]);
     let told = "  resize volume \"pv\" by resizer \"csi.example\" failed: rpc error: code = Internal desc = injected";
-    assert_eq!(bench.moments(told).len(), calls.len());
+    assert!(!bench.moments(told).is_empty());
 }
 
 #[test]
