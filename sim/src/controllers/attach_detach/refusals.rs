@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::bench::{DRIVER, unique};
 use super::{Flags, INDEXES, shells};
-use crate::api::{ApiError, Cache, Change, ChangeType, Edit, Kind, Object, ReadAnswer, Write, Written, names};
+use crate::api::{ApiError, Cache, Edit, Kind, Object, ReadAnswer, Write, Written, names};
 use crate::control::{AnyShell, Effect, Outcome, Request};
 use crate::runtime::Time;
 
@@ -35,13 +35,7 @@ impl Alone {
             now: Time::ZERO,
         };
         for object in [node(), attachment()] {
-            alone.cache.apply(&Change {
-                change: ChangeType::Added,
-                version: 1,
-                nth: 1,
-                old: None,
-                object,
-            });
+            alone.cache.put(object);
         }
         alone.shell.start(&alone.cache, alone.now);
         alone
