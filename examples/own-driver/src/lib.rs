@@ -12,7 +12,8 @@ use wavetank_proto::csi::v1::node_server::{Node, NodeServer};
 use wavetank_proto::csi::v1::{self as csi};
 use wavetank_sim::link::{Factory, Seat, Services};
 use wavetank_sim::seat::{
-    Access, Bytes, FsKind, HostPath, Mount, NewFs, NewVolume, NodeId, PoolErrorKind, Probe, Provisioning, Segments, VolumeId,
+    Access, Bytes, FsKind, HostPath, Mount, NewFs, NewVolume, NodeId, PoolErrorKind, Probe, Provisioning, Segments,
+    VolumeId,
 };
 
 /// The driver's name.
@@ -42,8 +43,15 @@ fn failed(error: impl std::fmt::Display) -> Status {
 
 #[async_trait::async_trait]
 impl Identity for Own {
-    async fn get_plugin_info(&self, _: Request<csi::GetPluginInfoRequest>) -> Result<Response<csi::GetPluginInfoResponse>, Status> {
-        Ok(Response::new(csi::GetPluginInfoResponse { name: NAME.into(), vendor_version: "0.1".into(), ..Default::default() }))
+    async fn get_plugin_info(
+        &self,
+        _: Request<csi::GetPluginInfoRequest>,
+    ) -> Result<Response<csi::GetPluginInfoResponse>, Status> {
+        Ok(Response::new(csi::GetPluginInfoResponse {
+            name: NAME.into(),
+            vendor_version: "0.1".into(),
+            ..Default::default()
+        }))
     }
 
     async fn get_plugin_capabilities(
@@ -51,8 +59,12 @@ impl Identity for Own {
         _: Request<csi::GetPluginCapabilitiesRequest>,
     ) -> Result<Response<csi::GetPluginCapabilitiesResponse>, Status> {
         use csi::plugin_capability::{Service, Type, service};
-        let service = Service { r#type: service::Type::ControllerService.into() };
-        let capabilities = vec![csi::PluginCapability { r#type: Some(Type::Service(service)) }];
+        let service = Service {
+            r#type: service::Type::ControllerService.into(),
+        };
+        let capabilities = vec![csi::PluginCapability {
+            r#type: Some(Type::Service(service)),
+        }];
         Ok(Response::new(csi::GetPluginCapabilitiesResponse { capabilities }))
     }
 
@@ -68,12 +80,19 @@ impl Controller for Own {
         _: Request<csi::ControllerGetCapabilitiesRequest>,
     ) -> Result<Response<csi::ControllerGetCapabilitiesResponse>, Status> {
         use csi::controller_service_capability::{Rpc, Type, rpc};
-        let rpc = Rpc { r#type: rpc::Type::CreateDeleteVolume.into() };
-        let capabilities = vec![csi::ControllerServiceCapability { r#type: Some(Type::Rpc(rpc)) }];
+        let rpc = Rpc {
+            r#type: rpc::Type::CreateDeleteVolume.into(),
+        };
+        let capabilities = vec![csi::ControllerServiceCapability {
+            r#type: Some(Type::Rpc(rpc)),
+        }];
         Ok(Response::new(csi::ControllerGetCapabilitiesResponse { capabilities }))
     }
 
-    async fn create_volume(&self, request: Request<csi::CreateVolumeRequest>) -> Result<Response<csi::CreateVolumeResponse>, Status> {
+    async fn create_volume(
+        &self,
+        request: Request<csi::CreateVolumeRequest>,
+    ) -> Result<Response<csi::CreateVolumeResponse>, Status> {
         let request = request.into_inner();
         if request.name.is_empty() || request.volume_capabilities.is_empty() {
             return Err(Status::invalid_argument("a volume needs a name and capabilities"));
@@ -97,17 +116,26 @@ impl Controller for Own {
                 let there = self.0.pool.get(&id).await.map_err(failed)?;
                 there.ok_or_else(|| Status::aborted("the volume is being deleted"))?
             }
-            Err(error) if error.kind == PoolErrorKind::NoSpace => return Err(Status::resource_exhausted(error.to_string())),
+            Err(error) if error.kind == PoolErrorKind::NoSpace => {
+                return Err(Status::resource_exhausted(error.to_string()));
+            }
             Err(error) => return Err(failed(error)),
         };
         if made.size.0 < wanted as u64 {
             return Err(Status::already_exists("there is a smaller volume of this name"));
         }
-        let volume = csi::Volume { capacity_bytes: made.size.0 as i64, volume_id: request.name, ..Default::default() };
+        let volume = csi::Volume {
+            capacity_bytes: made.size.0 as i64,
+            volume_id: request.name,
+            ..Default::default()
+        };
         Ok(Response::new(csi::CreateVolumeResponse { volume: Some(volume) }))
     }
 
-    async fn delete_volume(&self, request: Request<csi::DeleteVolumeRequest>) -> Result<Response<csi::DeleteVolumeResponse>, Status> {
+    async fn delete_volume(
+        &self,
+        request: Request<csi::DeleteVolumeRequest>,
+    ) -> Result<Response<csi::DeleteVolumeResponse>, Status> {
         let id = VolumeId::from(request.into_inner().volume_id.as_str());
         match self.0.pool.delete(&id).await {
             Err(error) if error.kind != PoolErrorKind::NotFound => Err(failed(error)),
@@ -118,9 +146,15 @@ impl Controller for Own {
 
 #[async_trait::async_trait]
 impl Node for Own {
-    async fn node_get_info(&self, _: Request<csi::NodeGetInfoRequest>) -> Result<Response<csi::NodeGetInfoResponse>, Status> {
+    async fn node_get_info(
+        &self,
+        _: Request<csi::NodeGetInfoRequest>,
+    ) -> Result<Response<csi::NodeGetInfoResponse>, Status> {
         let node_id = self.0.node.as_ref().map(|n| n.name.clone()).unwrap_or_default();
-        Ok(Response::new(csi::NodeGetInfoResponse { node_id, ..Default::default() }))
+        Ok(Response::new(csi::NodeGetInfoResponse {
+            node_id,
+            ..Default::default()
+        }))
     }
 
     async fn node_get_capabilities(
@@ -143,11 +177,21 @@ impl Node for Own {
         let context = self.0.pool.export(&id, &self.node_id(), access).await.map_err(failed)?;
         let device = host.attach(&id, &context, access).await.map_err(failed)?;
         if host.probe(&device).await.map_err(failed)? == Probe::Blank {
-            let fs = NewFs { kind: FsKind::Ext4, label: String::new(), uuid: request.volume_id.clone() };
+            let fs = NewFs {
+                kind: FsKind::Ext4,
+                label: String::new(),
+                uuid: request.volume_id.clone(),
+            };
             host.mkfs(&device, &fs).await.map_err(failed)?;
         }
         host.create_dir(&target).await.map_err(failed)?;
-        let mount = Mount { device, target, kind: FsKind::Ext4, flags: Vec::new(), access };
+        let mount = Mount {
+            device,
+            target,
+            kind: FsKind::Ext4,
+            flags: Vec::new(),
+            access,
+        };
         host.mount(&mount).await.map_err(failed)?;
         Ok(Response::new(csi::NodePublishVolumeResponse {}))
     }
@@ -178,7 +222,11 @@ impl Own {
     }
 
     fn reach(&self, volume: &str, target: &str) -> Result<(&dyn wavetank_sim::seat::Host, VolumeId, HostPath), Status> {
-        let host = self.0.host.as_deref().ok_or_else(|| Status::failed_precondition("this process serves no node"))?;
+        let host = self
+            .0
+            .host
+            .as_deref()
+            .ok_or_else(|| Status::failed_precondition("this process serves no node"))?;
         if volume.is_empty() {
             return Err(Status::invalid_argument("a volume id is needed"));
         }

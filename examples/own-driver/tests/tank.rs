@@ -10,10 +10,18 @@ fn every_scenario_holds() {
     let scenarios = load(Path::new("scenarios")).unwrap_or_else(|e| panic!("{}", e.render(100, false)));
     for scenario in &scenarios {
         for seed in 0..5 {
-            let mut options = Options { seed, ..Options::default() };
+            let mut options = Options {
+                seed,
+                ..Options::default()
+            };
             options.drivers.insert(own_driver::NAME.into(), own_driver::factory());
             let report = play(scenario, &options);
-            assert!(report.verdict.held(), "{} with seed {seed}: {:#?}", report.scenario, report.verdict);
+            assert!(
+                report.verdict.held(),
+                "{} with seed {seed}: {:#?}",
+                report.scenario,
+                report.verdict
+            );
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Playing itself, with the processes that are there.
 
 use super::{Options, play};
-use crate::scenario::Scenario;
 
 #[test]
 fn a_scenario_whose_fault_never_strikes_fails() {
@@ -18,7 +17,11 @@ fn a_scenario_whose_fault_never_strikes_fails() {
 
 #[test]
 fn an_empty_scenario_holds() {
-    let scenario = Scenario::builder("empty").because("nothing happens").build().unwrap();
+    let text = "because: nothing happens
+steps:
+  - run: 1s
+";
+    let scenario = crate::scenario::parse("empty", text.into(), std::path::Path::new(".")).unwrap();
     let report = play(&scenario, &Options::default());
     assert!(report.verdict.held(), "{:?}", report.verdict);
 }
