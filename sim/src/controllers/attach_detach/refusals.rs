@@ -140,3 +140,24 @@ fn a_node_that_is_gone_is_safe() {
     let delete = alone.next();
     assert!(matches!(&*delete.effect, Effect::Write(Write::Delete(_))), "{delete:?}");
 }
+
+#[test]
+fn an_attachment_in_use_costs_nothing() {
+    // Nothing ticks when nothing is to be seen: the next word is the node's.
+    let mut alone = Alone::new();
+    alone.cache.put(in_use());
+    alone.shell.forget_everything();
+    alone.shell.start(&alone.cache, Time::ZERO);
+    while alone.now < Time(1_000_000_000) {
+        for request in alone.shell.pump(&mut alone.cache, alone.now).requests {
+            assert_eq!(reported(&request), Some(1), "what the node knows already: {request:?}");
+            alone.answer(&request, &written());
+        }
+        match alone.shell.next_due() {
+            Some(due) => alone.now = due,
+            None if alone.shell.is_idle() => return,
+            None => {}
+        }
+    }
+    panic!("it never comes to rest");
+}

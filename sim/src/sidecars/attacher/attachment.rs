@@ -323,6 +323,11 @@ impl Sync {
         })
     }
 
+    /// Whether it is over and failed.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.step, Step::Over(Err(_)))
+    }
+
     /// What did that teach?
     pub fn learn(&mut self, site: &Site<'_>, outcome: &Outcome) {
         let next = match std::mem::replace(&mut self.step, Step::Over(Ok(()))) {

@@ -10,7 +10,7 @@
 //! Source: kubernetes-csi/external-attacher v4.12 (fact sheet 5). Back-off is a work queue's: 1 s, doubled up to 5 min, one for each queue. An event on an
 //! attachment bypasses it, except the events of its own error writes, which are filtered out.
 //!
-//! *Blind spots.* Leader election; migration from in-tree plugins. The informers' resync (10 min) is replayed only while something is left to do.
+//! *Blind spots.* Leader election; migration from in-tree plugins. The informers' resync (10 min) is replayed only after something failed.
 
 mod attachment;
 mod merge;
@@ -170,7 +170,7 @@ impl Attacher {
         driver.plugin(PluginService::ControllerService) && driver.controller(ControllerRpc::PublishUnpublishVolume)
     }
 
-    /// Something is left to do that the informers' next resync may find.
+    /// A sync failed: the informers' next resync tries it again, whatever its back-off.
     fn await_resync(&self, memory: &Memory, now: Time, queue: &mut Requests<Key>) {
         if let Some(started) = memory.started {
             queue.add_at(Key::Resync, Time(now.0 + 1).tick(started, self.flags.resync));
@@ -229,9 +229,6 @@ impl Attacher {
             (_, Some(attachment)) => {
                 if old.is_none_or(|old| says_something(old, attachment)) {
                     queue.add(Key::Attachment(fields::name(&attachment.metadata).into()));
-                }
-                if fields::is_deleting(&attachment.metadata) || !attachment::is_attached(attachment) {
-                    self.await_resync(memory, now, queue);
                 }
                 if old.is_none()
                     && reconcile::can_tell(&memory.connection.discovered)
@@ -371,7 +368,6 @@ impl Controller for Attacher {
         memory.connection.begin(now);
         queue.add(Key::Connect);
         queue.add(Key::Reconcile);
-        self.await_resync(memory, now, queue);
     }
 
     fn notice(&self, _: &Cache, memory: &mut Memory, delta: &Delta, now: Time, queue: &mut Requests<Key>) {
@@ -381,7 +377,6 @@ impl Controller for Attacher {
             && fields::is_deleting(&volume.metadata)
         {
             queue.add(Key::Volume(fields::name(&volume.metadata).into()));
-            self.await_resync(memory, now, queue);
         }
     }
 
@@ -411,10 +406,18 @@ impl Controller for Attacher {
         memory.connection.heed(outcome);
         match key {
             Key::Connect => unreachable!("learnt above"),
-            Key::Attachment(name) => self.learn_attachment(memory, name, outcome, then.cache),
+            Key::Attachment(name) => {
+                self.learn_attachment(memory, name, outcome, then.cache);
+                if memory.syncs.get(name).is_some_and(Sync::has_failed) {
+                    self.await_resync(memory, then.now, then.queue);
+                }
+            }
             Key::Volume(name) => {
                 let written = outcome.written().map(|_| ());
                 let result = written.map_err(|e| format!("Failed to remove finalizer from PV \"{name}\": {e}"));
+                if result.is_err() {
+                    self.await_resync(memory, then.now, then.queue);
+                }
                 memory.releases.insert(Arc::clone(name), result);
             }
             Key::Reconcile => self.learn_reconcile(memory, outcome, then),
