@@ -1,5 +1,12 @@
 //! The controllers of kube-controller-manager and kube-scheduler, each under its Kubernetes name.
 
 pub mod attach_detach;
+#[cfg(test)]
+mod bench;
 pub mod binder;
+pub mod ephemeral;
+pub mod expand;
+pub mod garbage;
+pub mod manager;
+pub mod protection;
 pub mod scheduler;

@@ -128,35 +128,23 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Asker, best_match, find_matching};
+    use crate::controllers::bench::merged;
 
-    fn merge(base: Value, change: Value) -> Value {
-        match (base, change) {
-            (Value::Object(mut base), Value::Object(change)) => {
-                for (key, value) in change {
-                    let old = base.remove(&key).unwrap_or(Value::Null);
-                    base.insert(key, merge(old, value));
-                }
-                Value::Object(base)
-            }
-            (_, change) => change,
-        }
-    }
-
-    fn claim(change: Value) -> PersistentVolumeClaim {
+    fn claim(change: &Value) -> PersistentVolumeClaim {
         let base = json!({
             "metadata": {"name": "data", "namespace": "default", "uid": "u1"},
             "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "slow", "resources": {"requests": {"storage": "10Gi"}}}
         });
-        serde_json::from_value(merge(base, change)).unwrap()
+        serde_json::from_value(merged(base, change)).unwrap()
     }
 
-    fn volume(name: &str, size: &str, change: Value) -> Arc<PersistentVolume> {
+    fn volume(name: &str, size: &str, change: &Value) -> Arc<PersistentVolume> {
         let base = json!({
             "metadata": {"name": name},
             "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "slow", "capacity": {"storage": size}},
             "status": {"phase": "Available"}
         });
-        Arc::new(serde_json::from_value(merge(base, change)).unwrap())
+        Arc::new(serde_json::from_value(merged(base, change)).unwrap())
     }
 
     fn chosen(claim: &PersistentVolumeClaim, volumes: &[Arc<PersistentVolume>]) -> Option<String> {
@@ -166,21 +154,21 @@ mod tests {
     #[test]
     fn the_smallest_volume_that_fits_wins() {
         let volumes = [
-            volume("a", "50Gi", json!({})),
-            volume("b", "10Gi", json!({})),
-            volume("c", "9Gi", json!({})),
+            volume("a", "50Gi", &json!({})),
+            volume("b", "10Gi", &json!({})),
+            volume("c", "9Gi", &json!({})),
         ];
-        assert_eq!(chosen(&claim(json!({})), &volumes).as_deref(), Some("b"));
+        assert_eq!(chosen(&claim(&json!({})), &volumes).as_deref(), Some("b"));
     }
 
     #[test]
     fn the_group_with_the_fewest_modes_wins_over_a_smaller_volume() {
         // 1.6: sets of access modes are tried fewest first; size counts only within one set.
         let many = json!({"spec": {"accessModes": ["ReadWriteOnce", "ReadWriteMany"]}});
-        let volumes = [volume("a", "10Gi", many), volume("b", "50Gi", json!({}))];
-        assert_eq!(chosen(&claim(json!({})), &volumes).as_deref(), Some("b"));
+        let volumes = [volume("a", "10Gi", &many), volume("b", "50Gi", &json!({}))];
+        assert_eq!(chosen(&claim(&json!({})), &volumes).as_deref(), Some("b"));
         assert_eq!(
-            chosen(&claim(json!({"spec": {"accessModes": ["ReadWriteMany"]}})), &volumes).as_deref(),
+            chosen(&claim(&json!({"spec": {"accessModes": ["ReadWriteMany"]}})), &volumes).as_deref(),
             Some("a")
         );
     }
@@ -198,12 +186,12 @@ mod tests {
             json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
         ];
         for difference in differences {
-            let volumes = [volume("a", "10Gi", difference.clone())];
-            assert_eq!(chosen(&claim(json!({})), &volumes), None, "{difference}");
+            let volumes = [volume("a", "10Gi", &difference)];
+            assert_eq!(chosen(&claim(&json!({})), &volumes), None, "{difference}");
         }
-        let picky = claim(json!({"spec": {"selector": {"matchLabels": {"tier": "hot"}}}}));
-        assert_eq!(chosen(&picky, &[volume("a", "10Gi", json!({}))]), None);
-        let hot = volume("a", "10Gi", json!({"metadata": {"labels": {"tier": "hot"}}}));
+        let picky = claim(&json!({"spec": {"selector": {"matchLabels": {"tier": "hot"}}}}));
+        assert_eq!(chosen(&picky, &[volume("a", "10Gi", &json!({}))]), None);
+        let hot = volume("a", "10Gi", &json!({"metadata": {"labels": {"tier": "hot"}}}));
         assert!(chosen(&picky, &[hot]).is_some());
     }
 
@@ -211,10 +199,10 @@ mod tests {
     fn a_volume_that_names_the_claim_wins_whatever_its_class_and_phase() {
         // Pre-bound volumes skip the filters on phase, selector and class, but not those on size and mode.
         let prebound = json!({"spec": {"storageClassName": "x", "claimRef": {"namespace": "default", "name": "data"}}, "status": {"phase": "Pending"}});
-        let volumes = [volume("a", "10Gi", json!({})), volume("b", "50Gi", prebound.clone())];
-        assert_eq!(chosen(&claim(json!({})), &volumes).as_deref(), Some("b"));
+        let volumes = [volume("a", "10Gi", &json!({})), volume("b", "50Gi", &prebound)];
+        assert_eq!(chosen(&claim(&json!({})), &volumes).as_deref(), Some("b"));
         assert_eq!(
-            chosen(&claim(json!({})), &[volume("b", "5Gi", prebound)]),
+            chosen(&claim(&json!({})), &[volume("b", "5Gi", &prebound)]),
             None,
             "too small even so"
         );
@@ -225,32 +213,32 @@ mod tests {
         let named = volume(
             "b",
             "50Gi",
-            json!({"spec": {"claimRef": {"namespace": "default", "name": "data", "uid": "u1"}}}),
+            &json!({"spec": {"claimRef": {"namespace": "default", "name": "data", "uid": "u1"}}}),
         );
-        let free = volume("a", "10Gi", json!({}));
-        assert!(best_match(&claim(json!({})), [&free], true).is_none());
-        assert!(best_match(&claim(json!({})), [&free, &named], true).is_some());
+        let free = volume("a", "10Gi", &json!({}));
+        assert!(best_match(&claim(&json!({})), [&free], true).is_none());
+        assert!(best_match(&claim(&json!({})), [&free, &named], true).is_some());
     }
 
     #[test]
     fn the_scheduler_looks_at_one_node() {
         let near = |zone: &str| json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]}}}});
         let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"zone": "z1"}}})).unwrap();
-        let here = volume("a", "20Gi", near("z1"));
-        let there = volume("b", "10Gi", near("z2"));
+        let here = volume("a", "20Gi", &near("z1"));
+        let there = volume("b", "10Gi", &near("z2"));
         let find = |volumes: &[Arc<PersistentVolume>], excluded: &[&str]| {
             let excluded: BTreeSet<String> = excluded.iter().map(ToString::to_string).collect();
-            find_matching(&claim(json!({})), volumes, Asker::Scheduler(&node), &excluded)
+            find_matching(&claim(&json!({})), volumes, Asker::Scheduler(&node), &excluded)
                 .and_then(|v| v.metadata.name.clone())
         };
         let both = [Arc::clone(&here), there];
         assert_eq!(find(&both, &[]).as_deref(), Some("a"));
         assert_eq!(find(&both, &["a"]), None, "chosen for another claim of the pod");
-        let named_there = merge(
+        let named_there = merged(
             near("z2"),
-            json!({"spec": {"claimRef": {"namespace": "default", "name": "data"}}}),
+            &json!({"spec": {"claimRef": {"namespace": "default", "name": "data"}}}),
         );
-        let prebound = volume("c", "10Gi", named_there);
+        let prebound = volume("c", "10Gi", &named_there);
         assert_eq!(
             find(&[prebound, here], &[]),
             None,
