@@ -279,3 +279,39 @@ fn only_its_own_error_words_are_filtered() {
         assert_eq!(says_something(old, new), heard, "{old:?} {new:?}");
     }
 }
+
+#[test]
+fn an_attach_that_timed_out_is_repeated_before_the_deletion_is_heeded() {
+    // README of the traces, fact 30, and 5.2 step 6: two lost answers of 15 s each, and only then ControllerUnpublish.
+    let lost = crate::cluster::Injection::on("ControllerPublishVolume", 2, crate::link::layers::Tamper::Lose);
+    let story = bench(Answers::plain(), |mut bench| async move {
+        bench.mark();
+        bench.cluster.inject(lost);
+        bench.pod("pod1", "node-a", "data");
+        bench.run(2000).await;
+        bench.in_use("node-a", &["h"]);
+        bench.run(16_000).await;
+        bench.delete(Kind::Pod, "default", "pod1");
+        bench.in_use("node-a", &[]);
+        bench.run(30_000).await;
+        assert!(bench.attachments().is_empty());
+        bench
+    });
+    let mut last = 0;
+    let at = |line: &String| line.split(' ').next().unwrap().parse::<u64>().unwrap();
+    let calls: Vec<(String, u64)> = story
+        .iter()
+        .filter(|l| l.contains("publishVolume") || l.contains("PublishVolume "))
+        .map(|l| {
+            let gap = at(l) - last;
+            last = at(l);
+            (l.split_once("Controller").unwrap().1.to_owned(), gap / 1000)
+        })
+        .collect();
+    let expected = [
+        ("PublishVolume DeadlineExceeded".to_owned(), 15),
+        ("PublishVolume DeadlineExceeded".to_owned(), 15),
+        ("UnpublishVolume OK".to_owned(), 0),
+    ];
+    assert_eq!(calls, expected, "{}", story.join("\n"));
+}
