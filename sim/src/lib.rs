@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod control;
 pub mod controllers;
 pub mod host;
+pub mod kubelet;
 pub mod link;
 pub mod play;
 pub mod runtime;

@@ -98,6 +98,8 @@ pub enum Signal {
     RegistrationFailed(String),
     /// The containers of a pod ended by themselves (UID, exit code).
     PodExited(String, i32),
+    /// SIGTERM: the process may still remove what it made, and exits then.
+    Terminate,
 }
 
 /// Keys that a handler wants queued.

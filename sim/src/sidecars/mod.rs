@@ -8,3 +8,4 @@ pub mod capability;
 pub mod connect;
 pub mod provisioner;
 pub mod resizer;
+pub mod registrar;
