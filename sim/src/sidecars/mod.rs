@@ -7,5 +7,5 @@ mod bench;
 pub mod capability;
 pub mod connect;
 pub mod provisioner;
-pub mod resizer;
 pub mod registrar;
+pub mod resizer;
