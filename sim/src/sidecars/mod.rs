@@ -7,5 +7,7 @@ mod bench;
 pub mod capability;
 pub mod connect;
 pub mod provisioner;
+#[cfg(test)]
+mod recorded;
 pub mod registrar;
 pub mod resizer;
