@@ -14,8 +14,14 @@ const SEEDS: std::ops::Range<u64> = 0..3;
 fn main() {
     let folder = scenarios();
     let library = load(&folder).unwrap_or_else(|e| panic!("{}", e.render(120, false)));
-    assert!(library.len() >= 24, "the library has shrunk to {} scenarios", library.len());
-    let trials = library.into_iter().map(|scenario| Trial::test(scenario.name.clone(), move || judge(&scenario)));
+    assert!(
+        library.len() >= 24,
+        "the library has shrunk to {} scenarios",
+        library.len()
+    );
+    let trials = library
+        .into_iter()
+        .map(|scenario| Trial::test(scenario.name.clone(), move || judge(&scenario)));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
@@ -25,7 +31,13 @@ fn scenarios() -> PathBuf {
 
 fn judge(scenario: &Scenario) -> Result<(), Failed> {
     for seed in SEEDS {
-        let report = play(scenario, &Options { seed, ..Options::default() });
+        let report = play(
+            scenario,
+            &Options {
+                seed,
+                ..Options::default()
+            },
+        );
         if !report.verdict.held() {
             let command = format!("wavetank run scenarios/{}.yaml --seed {seed}", scenario.name);
             return Err(format!("{:#?}\nsee it with: {command}", report.verdict).into());

@@ -72,13 +72,19 @@ impl Namer {
 fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster) {
     let chance = cluster.chance().clone();
     let flags = &shape.controller_manager;
+    let mut shells = controllers::manager::controller_manager_shells(&flags::volumes(flags));
+    shells.extend(controllers::attach_detach::shells(&flags::attach_detach(flags)));
+    let mut indexes = controllers::manager::indexes();
+    indexes.extend(controllers::attach_detach::INDEXES);
+    indexes.sort_unstable();
+    indexes.dedup();
     cluster.add_process(ProcessSpec {
         name: "controller-manager".into(),
         component: "kube-controller-manager".into(),
         node: None,
         node_bound: false,
-        shells: controllers::attach_detach::shells(&flags::attach_detach(flags)),
-        indexes: controllers::attach_detach::INDEXES.to_vec(),
+        shells,
+        indexes,
         throttle: None,
     });
     cluster.add_process(ProcessSpec {

@@ -69,3 +69,11 @@ pub(super) fn attach_detach(flags: &given::ControllerManagerFlags) -> controller
         disable_force_detach_on_timeout: flags.disable_force_detach_on_timeout,
     }
 }
+
+/// The volume controllers'.
+pub(super) fn volumes(flags: &given::ControllerManagerFlags) -> controllers::manager::Flags {
+    controllers::manager::Flags {
+        pvclaimbinder_sync_period: flags.pvclaimbinder_sync_period.get(),
+        ..controllers::manager::Flags::default()
+    }
+}

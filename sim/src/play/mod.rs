@@ -69,6 +69,9 @@ struct Player<'a> {
 /// Steps and expectations stop after this much virtual time in one wait.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
+/// One request of kubectl, there and back: objects of one file follow each other at this distance.
+const KUBECTL: Duration = Duration::from_millis(10);
+
 /// Plays a scenario to its end.
 pub fn play(scenario: &Scenario, options: &Options) -> Report {
     let (scenario, options) = (scenario.clone(), options.clone());
@@ -117,6 +120,7 @@ impl Player<'_> {
                 self.failures.push(Failure::new(manifest.place.as_ref(), message));
                 return;
             }
+            self.cluster.run_for(KUBECTL).await;
         }
         for (nth, step) in scenario.steps.iter().enumerate() {
             let outcome = self.step(step).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Code as GrpcCode;
 
-use super::Player;
+use super::{KUBECTL, Player};
 use super::judge::targets;
 use crate::api::{
     ApiError, Delete as DeleteWrite, Edit, Kind, ObjKey, ObjectRef, Patch as PatchWrite, Write as ApiWrite,
@@ -23,7 +23,7 @@ impl Player<'_> {
     pub(super) async fn step(&mut self, step: &Step) -> Outcome {
         self.books.catch_up(self.cluster.trace());
         match step {
-            Step::Apply(apply) => self.apply(apply),
+            Step::Apply(apply) => self.apply(apply).await,
             Step::Patch(patch) => self.patch(patch),
             Step::Delete(delete) => self.delete(delete).await,
             Step::Wait(wait) => self.wait(&wait.until, wait.within.get()).await,
@@ -52,7 +52,7 @@ impl Player<'_> {
         }
     }
 
-    fn apply(&mut self, apply: &Apply) -> Outcome {
+    async fn apply(&mut self, apply: &Apply) -> Outcome {
         apply.judge_reading()?;
         let mut refused: Option<ApiError> = None;
         for manifest in &apply.manifests {
@@ -60,6 +60,7 @@ impl Player<'_> {
                 refused = Some(error);
                 break;
             }
+            self.cluster.run_for(KUBECTL).await;
         }
         let answer = refused.as_ref().map_or(Ok(()), |e| Err((e.code, e.message.as_str())));
         Refusal::judge(apply.refused.as_ref(), answer)
