@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Latency, ProcessSpec};
-use crate::controllers;
 use crate::link::Factory;
 use crate::scenario::flags::ApiServerFlags;
-use crate::scenario::{self, DriverShape, Process, Role};
+use crate::scenario::{self, DriverShape, NodeShape, Process, Role};
 use crate::sidecars;
+use crate::{controllers, kubelet};
 
 use super::{flags, machines};
 
@@ -38,6 +38,42 @@ pub fn assemble(cluster: &mut Cluster, shape: &scenario::Cluster, factories: &BT
         sidecars_of(cluster, driver, &namer);
     }
     machines::add(cluster, shape, factories, &namer);
+    for node in &shape.nodes {
+        on_node(cluster, shape, node, &namer);
+    }
+}
+
+fn on_node(cluster: &mut Cluster, shape: &scenario::Cluster, node: &NodeShape, namer: &Namer) {
+    let chance = cluster.chance().clone();
+    let kubelet = kubelet::shells(
+        node.name.as_str(),
+        &flags::kubelet(&shape.kubelet, node),
+        &kubelet::Constants::default(),
+        &chance,
+    );
+    cluster.add_process(ProcessSpec {
+        name: namer.name(Role::Kubelet, None, Some(&node.name)),
+        component: "kubelet".into(),
+        node: Some(node.name.as_str().into()),
+        node_bound: true,
+        shells: kubelet,
+        indexes: kubelet::INDEXES.to_vec(),
+        throttle: None,
+    });
+    for driver in &shape.drivers {
+        let Some(flags) = &driver.sidecars.registrar else {
+            continue;
+        };
+        cluster.add_process(ProcessSpec {
+            name: namer.name(Role::Registrar, Some(&driver.name), Some(&node.name)),
+            component: "node-driver-registrar".into(),
+            node: Some(node.name.as_str().into()),
+            node_bound: false,
+            shells: sidecars::registrar::shells(driver.name.as_str(), &flags::registrar(flags)),
+            indexes: sidecars::registrar::INDEXES.to_vec(),
+            throttle: None,
+        });
+    }
 }
 
 /// Starts everything and lets it boot.

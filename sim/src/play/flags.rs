@@ -1,6 +1,6 @@
 //! From the flags of a scenario to those of the processes.
 
-use crate::scenario::flags as given;
+use crate::scenario::{NodeShape, flags as given};
 use crate::{controllers, sidecars};
 
 /// The provisioner's.
@@ -75,5 +75,25 @@ pub(super) fn volumes(flags: &given::ControllerManagerFlags) -> controllers::man
     controllers::manager::Flags {
         pvclaimbinder_sync_period: flags.pvclaimbinder_sync_period.get(),
         ..controllers::manager::Flags::default()
+    }
+}
+
+/// A kubelet's.
+pub(super) fn kubelet(flags: &given::KubeletFlags, node: &NodeShape) -> crate::kubelet::Flags {
+    let labels = node.labels.iter().map(|(k, v)| (k.clone(), v.clone()));
+    crate::kubelet::Flags {
+        node_labels: labels.collect(),
+        node_status_update_frequency: flags.node_status_update_frequency.get(),
+        sync_frequency: flags.sync_frequency.get(),
+        volume_stats_agg_period: flags.volume_stats_agg_period.get(),
+        ..crate::kubelet::Flags::default()
+    }
+}
+
+/// A registrar's.
+pub(super) fn registrar(flags: &given::RegistrarFlags) -> sidecars::registrar::Flags {
+    sidecars::registrar::Flags {
+        timeout: flags.timeout.get(),
+        kubelet_registration_path: flags.kubelet_registration_path.clone(),
     }
 }

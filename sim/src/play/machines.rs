@@ -37,7 +37,12 @@ pub(super) fn add(
         .map(|node| (node, Machine::new(node.name.as_str())))
         .collect();
     let mut disks: BTreeMap<String, Vec<ModelDisk>> = BTreeMap::new();
+    // A driver that knows no places has no topology to speak of.
+    let placed = shape.nodes.iter().any(|node| !node.topology.is_empty());
     for driver in &shape.drivers {
+        let mut driver = driver.clone();
+        driver.options.topology &= placed;
+        let driver = &driver;
         let storage = storage(driver, &shape.nodes);
         cluster.add_inventory(storage.clone());
         let start = factories.get(&driver.name).cloned().unwrap_or_else(reference);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tonic::Code as GrpcCode;
 
-use super::{KUBECTL, Player};
 use super::judge::targets;
+use super::{KUBECTL, Player};
 use crate::api::{
     ApiError, Delete as DeleteWrite, Edit, Kind, ObjKey, ObjectRef, Patch as PatchWrite, Write as ApiWrite,
 };
