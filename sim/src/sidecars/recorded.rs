@@ -12,7 +12,7 @@ use wavetank_proto::csi::v1 as csi;
 use crate::api::{Delete, Edit, Kind, ObjKey, Object, ObjectRef, Patch, Write};
 use crate::cluster::{Cluster, DriverSpec, Latency, ProcessSpec, ScriptedCall};
 use crate::control::AnyShell;
-use crate::controllers::manager;
+use crate::controllers::{manager, scheduler};
 use crate::link::{CsiReply, CsiRequest};
 use crate::runtime::run;
 use crate::sidecars::bench::{assert_lines, controller_capabilities, plugin_capabilities};
@@ -156,6 +156,12 @@ impl Tank {
                 provisioner::shells(DRIVER, &flags),
                 provisioner::INDEXES,
                 true,
+            ),
+            process(
+                "scheduler",
+                scheduler::shells(self.cluster.chance().clone()),
+                scheduler::INDEXES,
+                false,
             ),
             process(
                 "resizer",
@@ -517,6 +523,36 @@ fn attributes_change_as_in_trace_22() {
         tank.patch_claim("p1", json!({"spec": {"volumeAttributesClassName": "silver"}}));
         tank.wait(3.0).await;
         assert_eq!(of("resizer", &tank.happened()), done);
+        tank.cluster.shut_down().await
+    });
+}
+
+#[test]
+fn a_late_claim_goes_as_in_trace_02_and_without_room_asks_for_another_node() {
+    run(|| async {
+        let mut tank = Tank::new(0).await;
+        tank.refuse("CreateVolume", Code::ResourceExhausted, 2);
+        tank.claim("p1", "wffc", &json!({}));
+        tank.wait(1.0).await;
+        let pod = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {
+            "containers": [{"name": "c", "image": "i"}],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "p1"}}]}});
+        tank.create(Kind::Pod, pod);
+        tank.wait(30.0).await;
+        let happened = tank.happened();
+        let refused = ["CreateVolume!ResourceExhausted", "update pvc"];
+        let lines = of("provisioner", &happened);
+        assert_eq!(
+            lines,
+            [&refused[..], &refused[..], &["CreateVolume", "create pv"]].concat()
+        );
+        let calls = moments(&happened, "provisioner CreateVolume!ResourceExhausted");
+        let made = moments(&happened, "provisioner CreateVolume")[0];
+        // The pace is the scheduler's, not the provisioner's: 3.0 s, then 4.0 s.
+        assert_eq!(
+            ((calls[1] - calls[0] + 50) / 100, (made - calls[1] + 50) / 100),
+            (30, 40)
+        );
         tank.cluster.shut_down().await
     });
 }
