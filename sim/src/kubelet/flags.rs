@@ -50,6 +50,8 @@ pub struct Constants {
     pub volume_paths_interval: Duration,
     /// The context of one whole SetUp, MountDevice, TearDown, UnmountDevice, NodeExpand, NodeGetInfo or NodeGetVolumeStats.
     pub csi_timeout: Duration,
+    /// Each CSI call is a new connection: what dialling takes (recorded: retries of NodeStage come after 6, 11 and 21 passes, of NodeUnpublish after 5, 10, 20).
+    pub dial: Duration,
     /// First back-off of a failing volume operation.
     pub operation_backoff: Duration,
     /// Longest back-off of a failing volume operation.
@@ -94,6 +96,7 @@ impl Default for Constants {
             volume_wait_timeout: Duration::from_secs(123),
             volume_paths_interval: millis(100),
             csi_timeout: Duration::from_secs(120),
+            dial: Duration::from_micros(3500),
             operation_backoff: millis(500),
             operation_backoff_cap: Duration::from_secs(122),
             pod_backoff: Duration::from_secs(10),

@@ -155,6 +155,8 @@ pub struct Memory {
     housekeeping: housekeeping::Housekeeping,
     /// Pod directories on disk, by UID, that are to be removed when nobody knows the pod any more.
     orphans: BTreeSet<Arc<str>>,
+    /// Keys that have a connection for their next CSI call.
+    dialed: BTreeSet<Key>,
     /// Events that a key is about to record.
     outbox: BTreeMap<Key, VecDeque<EventRecord>>,
 }
@@ -219,8 +221,12 @@ impl Turn<'_> {
 
     /// Housekeeping has something to see.
     fn wake_housekeeping(&mut self) {
-        let period = self.kubelet.constants.housekeeping_period;
-        self.wake_at(Key::Housekeeping, |l| l.housekeeping, period);
+        // Never in this very moment: what wakes it is only about to be forgotten.
+        let (period, later) = (self.kubelet.constants.housekeeping_period, Time(self.now.0 + 1));
+        if let Some(loops) = &self.memory.loops {
+            self.queue
+                .add_at(Key::Housekeeping, later.tick(loops.housekeeping, period));
+        }
     }
 
     /// The worker of a pod may have waited for this.
@@ -350,19 +356,9 @@ impl Controller for Kubelet {
             memory,
             now,
         };
-        match key {
-            Key::Startup => startup::decide(&view),
-            Key::Sources if memory.sources_ready => Effect::Rest,
-            Key::Sources => Effect::Note("all pods are known"),
-            Key::PodWorker(pod) => pod_workers::decide(&view, pod),
-            Key::PodStatus(pod) => status::decide(&view, pod),
-            Key::Populator => populator::decide(&view),
-            Key::Reconciler => reconciler::decide(&view),
-            Key::Operation(operation) => operations::decide(&view, operation),
-            Key::NodeStatus => node_status::decide(&view),
-            Key::Plugin(path) => plugins::decide(&view, path),
-            Key::Stats(pod) => stats::decide(&view, pod),
-            Key::Housekeeping => housekeeping::decide(&view),
+        match next(&view, key) {
+            Effect::Call(_) if !memory.dialed.contains(key) => Effect::Wait(self.constants.dial),
+            effect => effect,
         }
     }
 
@@ -374,6 +370,15 @@ impl Controller for Kubelet {
                 memory.outbox.remove(key);
             }
             return;
+        }
+        if let Effect::Wait(_) = effect
+            && is_dialing(self, then.cache, memory, key, then.now)
+        {
+            memory.dialed.insert(key.clone());
+            return;
+        }
+        if let Effect::Call(_) = effect {
+            memory.dialed.remove(key);
         }
         let turn = &mut Turn {
             kubelet: self,
@@ -415,6 +420,35 @@ impl Controller for Kubelet {
             Key::Sources | Key::Operation(_) | Key::Stats(_) => {}
         }
     }
+}
+
+/// What next for a key?
+fn next(view: &View<'_>, key: &Key) -> Effect {
+    match key {
+        Key::Startup => startup::decide(view),
+        Key::Sources if view.memory.sources_ready => Effect::Rest,
+        Key::Sources => Effect::Note("all pods are known"),
+        Key::PodWorker(pod) => pod_workers::decide(view, pod),
+        Key::PodStatus(pod) => status::decide(view, pod),
+        Key::Populator => populator::decide(view),
+        Key::Reconciler => reconciler::decide(view),
+        Key::Operation(operation) => operations::decide(view, operation),
+        Key::NodeStatus => node_status::decide(view),
+        Key::Plugin(path) => plugins::decide(view, path),
+        Key::Stats(pod) => stats::decide(view, pod),
+        Key::Housekeeping => housekeeping::decide(view),
+    }
+}
+
+/// Whether a key that has waited was dialling: its next effect is a CSI call.
+fn is_dialing(kubelet: &Kubelet, cache: &Cache, memory: &Memory, key: &Key, now: Time) -> bool {
+    let view = View {
+        kubelet,
+        cache,
+        memory,
+        now,
+    };
+    matches!(next(&view, key), Effect::Call(_))
 }
 
 /// A pod changed; one of the same name that came in its place is another pod.

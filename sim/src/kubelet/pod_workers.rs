@@ -221,6 +221,7 @@ fn vanish(turn: &mut Turn<'_>, pod: &Arc<Pod>, key: &PodRef) {
     worker.pod = Arc::clone(pod);
     turn.queue.add(Key::PodWorker(key.clone()));
     turn.wake_populator();
+    turn.wake_housekeeping();
 }
 
 /// The containers of a pod ended by themselves.
@@ -541,6 +542,10 @@ fn look_again(turn: &mut Turn<'_>, key: &PodRef, mounted: bool) {
         return;
     }
     (worker.phase, worker.step) = (Phase::Finished, Step::Done);
+    if !expected_volumes(&worker.pod).is_empty() {
+        turn.memory.orphans.insert(Arc::clone(&key.uid));
+        turn.wake_housekeeping();
+    }
     status::finish(turn, key);
 }
 
