@@ -36,7 +36,7 @@ pub(super) struct Nodes(BTreeMap<Arc<str>, Node>);
 const REGISTRY: &str = "/var/lib/kubelet/plugins_registry";
 
 /// How long trivial containers take to start and to stop.
-const CONTAINER_START: Duration = Duration::from_millis(300);
+const CONTAINER_START: Duration = Duration::from_millis(100);
 const CONTAINER_STOP: Duration = Duration::from_millis(200);
 
 impl Cluster {
