@@ -11,3 +11,4 @@ pub mod provisioner;
 mod recorded;
 pub mod registrar;
 pub mod resizer;
+pub mod secret;

@@ -32,7 +32,7 @@ use crate::link::{CallError, CsiReply};
 use crate::runtime::Time;
 use crate::sidecars::capability;
 use crate::sidecars::connect::{ControllerRpc, Discovered, describe};
-use crate::sidecars::provisioner::{credentials, target};
+use crate::sidecars::secret::{credentials, target};
 
 use super::{Attacher, merge};
 

@@ -17,11 +17,12 @@ use crate::control::{Effect, Outcome};
 use crate::link::{Call, CallError, CsiReply, Socket};
 use crate::runtime::Time;
 use crate::sidecars::connect::{Discovered, PluginService, describe};
+use crate::sidecars::secret;
 
 use super::Provisioner;
 use super::claim::{selected_node, success};
 use super::request::{self, Draft, Provisioned, Refusal, Source, Unready, class_of_attributes};
-use super::secrets::{self, Purpose};
+use super::secrets::Purpose;
 use super::source::Asker;
 use super::topology::{Query, Remembered, Trouble};
 
@@ -168,7 +169,7 @@ impl Attempt {
             Step::ProtectSnapshot(snapshot) | Step::Release { snapshot, .. } => {
                 Effect::write(Write::Update(object(snapshot)))
             }
-            Step::Secret(reference) => Effect::Read(Read::Get(secrets::target(reference))),
+            Step::Secret(reference) => Effect::Read(Read::Get(secret::target(reference))),
             Step::Attributes(key) => get::<VolumeAttributesClass>(key),
             Step::Create => site.dial.call(self.draft.request.clone()),
             Step::Cleanup { volume_id, until, .. } => {
@@ -238,8 +239,8 @@ impl Attempt {
             },
             Step::Secret(reference) => {
                 let secret = got::<Secret>(outcome);
-                let secret = secret.map_err(|e| fails(State::NoChange, secrets::missing(&reference, e)))?;
-                self.draft.request.secrets = secrets::credentials(&secret);
+                let secret = secret.map_err(|e| fails(State::NoChange, secret::missing(&reference, e)))?;
+                self.draft.request.secrets = secret::credentials(&secret);
                 self.finish(at)
             }
             Step::Attributes(_) => self.with_attributes(outcome, at),

@@ -25,9 +25,10 @@ use crate::api::{
 };
 use crate::control::{Effect, Learner, Outcome};
 use crate::sidecars::connect::{ControllerRpc, Discovered, describe};
+use crate::sidecars::secret;
 
 use super::request::check_capabilities;
-use super::secrets::{self, Purpose};
+use super::secrets::Purpose;
 use super::{Key, Memory, Provisioner, capacity};
 
 #[derive(Clone)]
@@ -125,7 +126,7 @@ impl Deletion {
         let target = || ObjectRef::to::<PersistentVolume>(&self.volume.key());
         match &self.step {
             Step::Keep(edit) => Effect::write(Write::Patch(Patch::new(target(), vec![edit.clone()]))),
-            Step::Secret(reference) => Effect::Read(Read::Get(secrets::target(reference))),
+            Step::Secret(reference) => Effect::Read(Read::Get(secret::target(reference))),
             Step::Delete => site.dial.call(csi::DeleteVolumeRequest {
                 volume_id: fields::volume_handle(&self.volume)
                     .map_or("", |(_, handle)| handle)
@@ -165,7 +166,7 @@ impl Deletion {
                 // A secret that is gone is no reason to keep the volume.
                 if let Ok(ReadAnswer::Object(Object::Secret(secret))) = outcome.read() {
                     let secret: &Secret = secret;
-                    self.secrets = secrets::credentials(secret);
+                    self.secrets = secret::credentials(secret);
                 }
                 self.delete_unless_attached(cache, discovered)
             }

@@ -1,8 +1,8 @@
 //! external-provisioner: creates and deletes volumes for the claims and volumes of one driver.
 //!
 //! One process, one memory, several queues: claims (keyed by UID) and volumes (by name) with 100 workers each, volumes that could not be saved, sources of clones, the sweep
-//! of snapshots, capacities. What each does is told in its file: [`claim`], [`delete`], [`protect`], [`capacity`]; how a request comes about in [`request`],
-//! [`source`], [`topology`], [`secrets`].
+//! of snapshots, capacities. What each does is told in its file: `claim` (its steps in `attempt`), `delete`, `protect`, `capacity`; how a request comes about in
+//! `request`, `source`, `topology`, `secrets`.
 //!
 //! *Blind spots.* Leader election; `--node-deployment`; migration from in-tree plugins. The informer's 15-minute resync is not replayed: it would find nothing that an
 //! event or a back-off has not found. Facts: sheet section 3.
@@ -36,7 +36,6 @@ use crate::runtime::Time;
 use crate::sidecars::connect::{Connection, Dial, controller_plan};
 
 pub use capacity::Item;
-pub use secrets::{Purpose, credentials, missing, target};
 
 /// The command line of external-provisioner.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret, SecretReference};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, SecretReference};
 
-use crate::api::{Kind, ObjKey, ObjectRef, fields};
+use crate::api::fields;
 
 /// The prefix of parameters that are Kubernetes' and not the driver's.
 pub const PREFIX: &str = "csi.storage.k8s.io/";
@@ -186,29 +186,6 @@ fn is_subdomain(name: &str) -> bool {
 fn is_word(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.chars().all(|c| plain(c) || c == '-') && name.starts_with(plain) && name.ends_with(plain)
-}
-
-/// Where the API server keeps a secret.
-pub fn target(reference: &SecretReference) -> ObjectRef {
-    let part = |s: &Option<String>| s.clone().unwrap_or_default();
-    ObjectRef::new(
-        Kind::Secret,
-        ObjKey::new(part(&reference.namespace), part(&reference.name)),
-    )
-}
-
-/// What a driver gets of a secret: its values as text.
-pub fn credentials(secret: &Secret) -> BTreeMap<String, String> {
-    let data = secret.data.iter().flatten();
-    data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned()))
-        .collect()
-}
-
-/// The error of a GET of a secret as sidecars word it.
-pub fn missing(reference: &SecretReference, error: &crate::api::ApiError) -> String {
-    let part = |s: &Option<String>| s.clone().unwrap_or_default();
-    let (name, namespace) = (part(&reference.name), part(&reference.namespace));
-    format!("error getting secret {name} in namespace {namespace}: {error}")
 }
 
 #[cfg(test)]

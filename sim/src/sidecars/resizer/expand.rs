@@ -28,7 +28,7 @@ use crate::link::{CallError, CsiReply};
 use crate::runtime::Time;
 use crate::sidecars::capability;
 use crate::sidecars::connect::{Discovered, describe, is_final};
-use crate::sidecars::provisioner as secrets;
+use crate::sidecars::secret;
 
 use super::status::{self, Status};
 use super::{Key, Kind, Memory, Resizer};
@@ -272,7 +272,7 @@ impl Expansion {
                 let message = format!("External resizer is resizing volume {}", self.volume_name());
                 Effect::Record(EventRecord::normal(&claim, "Resizing", message))
             }
-            Step::Secret(reference) => Effect::Read(Read::Get(secrets::target(reference))),
+            Step::Secret(reference) => Effect::Read(Read::Get(secret::target(reference))),
             Step::Capabilities => site.dial.call(csi::ControllerGetCapabilitiesRequest {}),
             Step::Expand => self.call(site),
             Step::MarkVolume { size, node } => {
@@ -428,13 +428,13 @@ impl Expansion {
                 self.resize(&memory.connection.discovered)
             }
             Step::Secret(reference) => match outcome.read() {
-                Ok(ReadAnswer::Object(Object::Secret(secret))) => {
-                    let secret: &Secret = secret;
-                    self.secrets = secrets::credentials(secret);
+                Ok(ReadAnswer::Object(Object::Secret(found))) => {
+                    let found: &Secret = found;
+                    self.secrets = secret::credentials(found);
                     Step::Capabilities
                 }
                 Ok(_) => unreachable!("a GET of a secret answers with one"),
-                Err(error) => self.uncertain(memory, key, &secrets::missing(&reference, error)),
+                Err(error) => self.uncertain(memory, key, &secret::missing(&reference, error)),
             },
             Step::Capabilities => self.with_capabilities(memory, key, outcome.reply()),
             Step::Expand => self.expanded(memory, key, outcome.reply()),

@@ -1,6 +1,6 @@
 //! external-resizer: expands the volumes of one driver and changes their attributes.
 //!
-//! Two controllers in one process, each with its queue and ten workers: [`expand`] and [`modify`]. What they write into a claim's status is in [`status`].
+//! Two controllers in one process, each with its queue and ten workers: `expand` and `modify`. What they write into a claim's status is in `status`.
 //!
 //! Which resizer it is, is decided at the start (fact sheet 7.2): a driver that expands in its controller is asked to; one that expands only on the node gets a trivial
 //! resizer, which raises the volume object and leaves the rest to kubelet; one that does neither must at least modify, or the process exits.

@@ -31,7 +31,7 @@ use crate::control::{Effect, Learner, Outcome};
 use crate::link::CallError;
 use crate::runtime::Time;
 use crate::sidecars::connect::{ControllerRpc, code_name, is_final};
-use crate::sidecars::provisioner as secrets;
+use crate::sidecars::secret;
 
 use super::status::{self, ModifyError, Status};
 use super::{Key, Memory, Resizer};
@@ -260,7 +260,7 @@ impl Modification {
                     format!("external resizer is modifying volume {name} with vac {class}"),
                 )
             }
-            Step::Secret(reference) => Effect::Read(Read::Get(secrets::target(reference))),
+            Step::Secret(reference) => Effect::Read(Read::Get(secret::target(reference))),
             Step::Modify => self.call(site),
             Step::MarkVolume => {
                 let target = ObjectRef::to::<PersistentVolume>(&self.volume.key());
@@ -348,14 +348,14 @@ impl Modification {
             },
             Step::Announce => self.prepare(),
             Step::Secret(reference) => match outcome.read() {
-                Ok(ReadAnswer::Object(Object::Secret(secret))) => {
-                    let secret: &Secret = secret;
-                    self.secrets = secrets::credentials(secret);
+                Ok(ReadAnswer::Object(Object::Secret(found))) => {
+                    let found: &Secret = found;
+                    self.secrets = secret::credentials(found);
                     Step::Modify
                 }
                 Ok(_) => unreachable!("a GET of a secret answers with one"),
                 Err(error) => {
-                    let why = secrets::missing(&reference, error);
+                    let why = secret::missing(&reference, error);
                     Step::End(Some(format!("cannot get error status from modify volume err: {why}")))
                 }
             },
