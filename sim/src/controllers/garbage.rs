@@ -316,7 +316,8 @@ mod tests {
 
     use super::{GarbageCollector, Memory, Next, Sync};
     use crate::api::{Cache, Change, ChangeType, Edit, Kind, ObjKey, Object, ObjectRef, ReadAnswer, Write};
-    use crate::control::{Controller, Requests};
+    use crate::control::{Controller, Requests, Shell};
+    use crate::controllers::bench::Bench;
     use crate::runtime::Time;
 
     fn pod(uid: &str) -> Object {
@@ -406,5 +407,39 @@ mod tests {
         );
         assert_eq!(see(ChangeType::Deleted, pod("p1"), 6), std::slice::from_ref(&dependent));
         assert!(memory.absent.contains("p1"));
+    }
+
+    #[test]
+    fn a_csi_node_follows_its_node_and_nothing_else_does() {
+        // Trace 20c: the CSINode is gone 50 ms after the Node; VolumeAttachments have no owner and stay.
+        let mut bench = Bench::new(&[], vec![Box::new(Shell::new(GarbageCollector::new(20)))]);
+        for name in ["n1", "n2"] {
+            bench.create(Kind::Node, json!({"metadata": {"name": name}}));
+            let uid = bench.json(Kind::Node, &ObjKey::cluster(name))["metadata"]["uid"].clone();
+            let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}]);
+            bench.create(
+                Kind::CSINode,
+                json!({"metadata": {"name": name, "ownerReferences": owner}, "spec": {"drivers": []}}),
+            );
+        }
+        bench.delete(Kind::Node, &ObjKey::cluster("n1"));
+        assert_eq!(bench.take_log(), ["delete csinode n1"]);
+    }
+
+    #[test]
+    fn what_lost_its_owner_while_the_collector_was_down_is_found_at_its_start() {
+        let mut bench = Bench::new(&[], vec![Box::new(Shell::new(GarbageCollector::new(20)))]);
+        bench.hold(Kind::Node);
+        bench.create(Kind::Node, json!({"metadata": {"name": "n1"}}));
+        let uid = bench.json(Kind::Node, &ObjKey::cluster("n1"))["metadata"]["uid"].clone();
+        let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": uid}]);
+        bench.create(
+            Kind::CSINode,
+            json!({"metadata": {"name": "n1", "ownerReferences": owner}, "spec": {"drivers": []}}),
+        );
+        bench.delete(Kind::Node, &ObjKey::cluster("n1"));
+        assert_eq!(bench.take_log(), [""; 0], "nobody told it");
+        bench.restart_holding(&[]);
+        assert_eq!(bench.take_log(), ["delete csinode n1"]);
     }
 }

@@ -10,3 +10,5 @@ pub mod garbage;
 pub mod manager;
 pub mod protection;
 pub mod scheduler;
+#[cfg(test)]
+mod stories;
