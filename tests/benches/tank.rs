@@ -1,0 +1,100 @@
+//! How much a wave costs: lifecycles in one cluster, whole runs, many nodes, idle and busy hours. `docs/speed.md` has the table and what dominates.
+//!
+//! Run with `cargo bench -p wavetank-tests`.
+
+use std::time::Duration;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use wavetank_sim::play::{Options, boot, play};
+use wavetank_sim::runtime::run;
+use wavetank_sim::scenario;
+use wavetank_tests::{booted, claim_and_pod, delete, empty, expand, lives, shape};
+
+fn main() {
+    divan::main();
+}
+
+/// (a) Whole lives of a claim and its pod in one cluster of 3 nodes, with driver and ledger; 200 at once.
+#[divan::bench(sample_count = 5)]
+fn lifecycles(bencher: Bencher<'_, '_>) {
+    const LIVES: usize = 200;
+    bencher.counter(ItemsCount::new(LIVES)).bench(|| {
+        run(|| async {
+            let mut cluster = booted(3, 0).await;
+            lives(&mut cluster, "life", LIVES).await;
+            cluster.shut_down().await;
+        });
+    });
+}
+
+/// (c) Whole runs of a scenario with one claim, set-up of the cluster included.
+#[divan::bench(sample_count = 20)]
+fn whole_runs(bencher: Bencher<'_, '_>) {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../scenarios/lifecycle/dynamic-immediate.yaml"
+    );
+    let scenario = scenario::load_file(std::path::Path::new(path)).expect("the scenario is well-formed");
+    bencher
+        .counter(ItemsCount::new(1usize))
+        .bench(|| play(&scenario, &Options::default()));
+}
+
+/// (d) The same lives in clusters of 10 and of 1,000 nodes; subtract `set_up`.
+#[divan::bench(args = [10, 1000], sample_count = 3)]
+fn lifecycles_with_nodes(bencher: Bencher<'_, '_>, nodes: u32) {
+    const LIVES: usize = 200;
+    bencher.counter(ItemsCount::new(LIVES)).bench(|| {
+        run(move || async move {
+            let mut cluster = booted(nodes, 0).await;
+            lives(&mut cluster, "life", LIVES).await;
+            cluster.shut_down().await;
+        });
+    });
+}
+
+/// (d) The set-up of a cluster alone: every kubelet started, every driver registered.
+#[divan::bench(args = [3, 10, 100, 1000], sample_count = 3)]
+fn set_up(bencher: Bencher<'_, '_>, nodes: u32) {
+    bencher.bench(|| {
+        run(move || async move {
+            let mut cluster = empty(nodes, 0);
+            boot(&mut cluster, &shape(nodes)).await;
+            cluster.shut_down().await;
+        });
+    });
+}
+
+/// (e) An hour in which nothing happens, 100 nodes; items are virtual seconds. Set-up included: subtract `set_up`.
+#[divan::bench(sample_count = 3)]
+fn idle_hour(bencher: Bencher<'_, '_>) {
+    bencher.counter(ItemsCount::new(3600usize)).bench(|| {
+        run(|| async {
+            let mut cluster = booted(100, 0).await;
+            cluster.run_for(Duration::from_secs(3600)).await;
+            cluster.shut_down().await;
+        });
+    });
+}
+
+/// (e) An hour of 3 nodes in which each second a claim and a pod are made, one is expanded, and one is deleted; items are virtual seconds.
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn busy_hour(bencher: Bencher<'_, '_>) {
+    bencher.counter(ItemsCount::new(3600usize)).bench(|| {
+        run(|| async {
+            let mut cluster = booted(3, 0).await;
+            for second in 0..3600u32 {
+                claim_and_pod(&mut cluster, &format!("life-{second}"));
+                if second >= 30 {
+                    expand(&mut cluster, &format!("life-{}", second - 30), "2Gi");
+                }
+                if second >= 60 {
+                    delete(&mut cluster, &format!("life-{}", second - 60));
+                }
+                cluster.run_for(Duration::from_secs(1)).await;
+            }
+            cluster.shut_down().await;
+        });
+    });
+}
