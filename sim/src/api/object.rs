@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
@@ -146,8 +146,9 @@ impl ObjKey {
 
     /// The key of an object of the whole cluster.
     pub fn cluster(name: impl Into<Arc<str>>) -> ObjKey {
+        static NOWHERE: OnceLock<Arc<str>> = OnceLock::new();
         ObjKey {
-            namespace: Arc::from(""),
+            namespace: Arc::clone(NOWHERE.get_or_init(|| Arc::from(""))),
             name: name.into(),
         }
     }

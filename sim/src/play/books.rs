@@ -19,6 +19,8 @@ pub struct Books {
     pub calls: Vec<SeenCall>,
     /// Events by the object they are about, newest state of each.
     events: BTreeMap<ObjectRef, BTreeMap<ObjKey, SeenEvent>>,
+    /// How many writes of events about an object have been seen.
+    event_writes: BTreeMap<ObjectRef, u64>,
     /// Volume handle to the key of its claim.
     handles: BTreeMap<String, ObjKey>,
     /// When the volume of a claim was made.
@@ -50,6 +52,11 @@ impl Books {
             .into_iter()
             .flat_map(|e| e.values().cloned())
             .collect()
+    }
+
+    /// How often an event about an object was written.
+    pub fn event_writes(&self, object: &ObjectRef) -> u64 {
+        self.event_writes.get(object).copied().unwrap_or(0)
     }
 
     /// The names of the PersistentVolumes that were made for a claim or bound to it.
@@ -165,6 +172,7 @@ impl Books {
             message: event.message.clone().unwrap_or_default(),
             count: u32::try_from(count).unwrap_or(1),
         };
+        *self.event_writes.entry(target.clone()).or_default() += 1;
         self.events
             .entry(target)
             .or_default()

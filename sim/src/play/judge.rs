@@ -34,6 +34,24 @@ fn object_holds(cluster: &Cluster, books: &Books, condition: &ObjectCondition) -
     condition.judge(&objects, &events)
 }
 
+/// Changes whenever the answer to a condition may: the versions of its objects, the events about them, the calls so far.
+fn signature(cluster: &Cluster, books: &Books, condition: &Condition) -> u64 {
+    match condition {
+        Condition::Object(object) => {
+            let targets = targets(cluster, books, &object.target());
+            let of =
+                |t: &ObjectRef| cluster.object(t.kind, &t.key).map_or(1, |o| o.version() + 2) + books.event_writes(t);
+            targets.iter().fold(targets.len() as u64, |all, t| {
+                all.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(of(t))
+            })
+        }
+        Condition::Call(_) => books.calls.len() as u64,
+        Condition::All(all) => all.all.iter().fold(0, |sum, c| {
+            sum.wrapping_mul(31).wrapping_add(signature(cluster, books, c))
+        }),
+    }
+}
+
 /// The objects that a target means, those included that are gone by now.
 pub fn targets(cluster: &Cluster, books: &Books, target: &Target) -> Vec<ObjectRef> {
     let kind = target.kind.0;
@@ -84,20 +102,21 @@ impl Player<'_> {
         let until = self.now() + within.min(FOREVER);
         let books = &mut self.books;
         let mut last = None;
+        let mut seen = None;
         let held = self
             .cluster
             .run_until(until, |cluster| {
-                let fresh = books.catch_up(cluster.trace());
-                if last.is_some() && !fresh {
+                if !books.catch_up(cluster.trace()) && seen.is_some() {
                     return false;
                 }
-                match holds(cluster, books, condition) {
-                    Ok(()) => true,
-                    Err(why) => {
-                        last = Some(why);
-                        false
-                    }
+                // Judging reads whole objects: only when something that the condition can see has changed.
+                let signature = signature(cluster, books, condition);
+                if seen == Some(signature) {
+                    return false;
                 }
+                seen = Some(signature);
+                last = holds(cluster, books, condition).err();
+                last.is_none()
             })
             .await;
         if held {

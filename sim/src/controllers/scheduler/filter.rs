@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use k8s_openapi::api::storage::v1::CSINode;
 
-use super::memory::{Memory, Trigger};
+use super::memory::{Memory, Seat, Trigger};
 use super::volumes::{self, Needs, Plan};
 use crate::api::{Cache, Index, fields};
 use crate::controllers::binder::affinity;
@@ -43,7 +43,7 @@ const MAX_PODS: usize = 110;
 
 /// Runs one scheduling cycle.
 pub(super) fn schedule(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Pod, _now: Time) -> Verdict {
-    let all = memory.nodes.keys().filter(|n| cache.named::<Node>(n).is_some()).count();
+    let all = memory.nodes.values().filter(|seat| seat.node.is_some()).count();
     let needs = match volumes::needs(cache, memory, pod) {
         Ok(needs) => needs,
         Err((reason, triggers)) => {
@@ -55,23 +55,23 @@ pub(super) fn schedule(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Po
     };
     let mut refusals: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut triggers = BTreeSet::new();
-    let mut best: Option<(usize, u64, Arc<str>, Plan)> = None;
+    let mut best: Option<(usize, u64, &Arc<str>, Plan)> = None;
     let mut found = 0;
-    for name in candidates(cache, memory, chance, pod) {
-        let Some(node) = cache.named::<Node>(&name) else {
-            continue;
-        };
-        match fits(cache, memory, pod, &needs, node) {
+    for (name, seat) in candidates(memory, chance, pod, all) {
+        let Some(node) = &seat.node else { continue };
+        match fits(cache, memory, pod, &needs, seat, node) {
             Err(refusal) => {
                 *refusals.entry(refusal.reason).or_default() += 1;
                 triggers.extend(refusal.triggers);
             }
             Ok(plan) => {
                 found += 1;
-                let pods = memory.nodes.get(&name).map_or(0, BTreeSet::len);
-                let draw = draw(chance, pod, &name);
-                if best.as_ref().is_none_or(|(p, d, ..)| (pods, draw) < (*p, *d)) {
-                    best = Some((pods, draw, name, plan));
+                let pods = seat.pods.len();
+                if best.as_ref().is_none_or(|(least, ..)| pods <= *least) {
+                    let draw = draw(chance, pod, name);
+                    if best.as_ref().is_none_or(|(p, d, ..)| (pods, draw) < (*p, *d)) {
+                        best = Some((pods, draw, name, plan));
+                    }
                 }
                 if found >= wanted(all) {
                     break;
@@ -80,7 +80,10 @@ pub(super) fn schedule(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Po
         }
     }
     if let Some((_, _, node, plan)) = best {
-        return Verdict::Fits { node, plan };
+        return Verdict::Fits {
+            node: Arc::clone(node),
+            plan,
+        };
     }
     triggers.insert(Trigger::Node);
     let reasons: Vec<String> = refusals.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
@@ -114,44 +117,32 @@ fn wanted(nodes: usize) -> usize {
     (nodes * percent / 100).max(100)
 }
 
-/// The nodes in the order in which they are looked at.
-fn candidates(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Pod) -> Vec<Arc<str>> {
-    let spec = pod.spec.as_ref();
-    let hostname = spec
-        .and_then(|s| s.node_selector.as_ref())
-        .and_then(|s| s.get(crate::api::names::HOSTNAME));
-    if let Some(name) = hostname.and_then(|h| memory.nodes.get_key_value(h.as_str())) {
-        // The label almost always equals the name. The others are counted below only if this one is refused.
-        let node = cache.named::<Node>(name.0);
-        if node.is_some_and(|n| fields::label(&n.metadata, crate::api::names::HOSTNAME) == hostname.map(String::as_str))
-        {
-            let mut nodes = vec![Arc::clone(name.0)];
-            if memory.nodes.len() < 100 {
-                nodes.extend(memory.nodes.keys().filter(|n| *n != name.0).cloned());
-            }
-            return nodes;
-        }
-    }
-    let mut nodes: Vec<Arc<str>> = memory.nodes.keys().cloned().collect();
-    if nodes.len() >= 100 {
-        let start = draw(chance, pod, "start") as usize % nodes.len();
-        nodes.rotate_left(start);
-    }
-    nodes
+/// The nodes in the order in which they are looked at: in order of name, from a start that depends on the pod where there are too many to look at all.
+fn candidates<'m>(
+    memory: &'m Memory,
+    chance: &Chance,
+    pod: &Pod,
+    all: usize,
+) -> impl Iterator<Item = (&'m Arc<str>, &'m Seat)> + use<'m> {
+    let start = if all < 100 {
+        0
+    } else {
+        draw(chance, pod, "start") as usize % memory.nodes.len()
+    };
+    memory.nodes.iter().skip(start).chain(memory.nodes.iter().take(start))
 }
 
-fn fits(cache: &Cache, memory: &Memory, pod: &Pod, needs: &Needs, node: &Node) -> Result<Plan, Refusal> {
-    let name = fields::name(&node.metadata);
+fn fits(cache: &Cache, memory: &Memory, pod: &Pod, needs: &Needs, seat: &Seat, node: &Node) -> Result<Plan, Refusal> {
     tolerates(pod, node)?;
     selects(pod, node)?;
-    if memory.nodes.get(name).is_some_and(|pods| pods.len() >= MAX_PODS) {
+    if seat.pods.len() >= MAX_PODS {
         return Err(Refusal {
             reason: "Too many pods",
             triggers: &[Trigger::PodGone],
         });
     }
     let plan = volumes::fit(cache, memory, needs, node)?;
-    within_limits(cache, memory, needs, name)?;
+    within_limits(cache, memory, needs, fields::name(&node.metadata))?;
     Ok(plan)
 }
 

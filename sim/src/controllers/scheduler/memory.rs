@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 
 use super::binding::Cycle;
 use super::filter::Verdict;
@@ -19,10 +19,19 @@ pub struct Memory {
     pub(super) assumed_claims: BTreeMap<ObjKey, PersistentVolumeClaim>,
     /// Volumes with the claim reference that the scheduler has written or will write.
     pub(super) assumed_volumes: BTreeMap<String, Arc<PersistentVolume>>,
-    /// The pods on each node, assumed ones included, terminated ones not.
-    pub(super) nodes: BTreeMap<Arc<str>, BTreeSet<ObjKey>>,
+    /// The nodes, and the pods on each.
+    pub(super) nodes: BTreeMap<Arc<str>, Seat>,
     assumed: BTreeMap<ObjKey, Arc<str>>,
     waiting: BTreeMap<ObjKey, Waiting>,
+}
+
+/// A node as the scheduler sees it.
+#[derive(Default)]
+pub(super) struct Seat {
+    /// The node; `None` for one that pods name and no informer has shown.
+    pub node: Option<Arc<Node>>,
+    /// The pods on it, assumed ones included, terminated ones not.
+    pub pods: BTreeSet<ObjKey>,
 }
 
 /// A pod that could not be placed.
@@ -64,17 +73,27 @@ impl Memory {
         if new.is_some_and(|p| !fields::is_terminated(p)) && !node.is_empty() {
             self.assumed.remove(&key);
             self.waiting.remove(&key);
-            self.nodes.entry(node.into()).or_default().insert(key);
+            self.nodes.entry(node.into()).or_default().pods.insert(key);
             return;
         }
         if !node.is_empty()
-            && let Some(pods) = self.nodes.get_mut(node)
+            && let Some(seat) = self.nodes.get_mut(node)
         {
-            pods.remove(&key);
+            seat.pods.remove(&key);
         }
         if new.is_none() {
             self.waiting.remove(&key);
             self.unassume_pod(&key);
+        }
+    }
+
+    /// Keeps the books of which nodes there are.
+    pub(super) fn node_changed(&mut self, name: &Arc<str>, node: Option<Arc<Node>>) {
+        let gone = node.is_none();
+        let seat = self.nodes.entry(Arc::clone(name)).or_default();
+        seat.node = node;
+        if gone && seat.pods.is_empty() {
+            self.nodes.remove(name);
         }
     }
 
@@ -161,7 +180,11 @@ impl Memory {
         let cycle = match verdict {
             Verdict::Fits { node, plan } => {
                 self.assumed.insert(key.clone(), Arc::clone(&node));
-                self.nodes.entry(Arc::clone(&node)).or_default().insert(key.clone());
+                self.nodes
+                    .entry(Arc::clone(&node))
+                    .or_default()
+                    .pods
+                    .insert(key.clone());
                 for volume in &plan.volumes {
                     self.assumed_volumes
                         .insert(fields::name(&volume.metadata).into(), Arc::new(volume.clone()));
@@ -212,9 +235,9 @@ impl Memory {
 
     fn unassume_pod(&mut self, key: &ObjKey) {
         if let Some(node) = self.assumed.remove(key)
-            && let Some(pods) = self.nodes.get_mut(&node)
+            && let Some(seat) = self.nodes.get_mut(&node)
         {
-            pods.remove(key);
+            seat.pods.remove(key);
         }
     }
 }

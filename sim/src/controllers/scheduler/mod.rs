@@ -93,10 +93,8 @@ impl Controller for Scheduler {
         if delta.kind() == Kind::PersistentVolumeClaim || delta.kind() == Kind::PersistentVolume {
             memory.forget_assumed(delta.object());
         }
-        if let Some((_, Some(node))) = delta.of::<Node>() {
-            memory.nodes.entry(fields::name(&node.metadata).into()).or_default();
-        } else if let Some((Some(node), None)) = delta.of::<Node>() {
-            memory.nodes.remove(fields::name(&node.metadata));
+        if let Some((_, node)) = delta.of::<Node>() {
+            memory.node_changed(&delta.object().key().name, node.cloned());
         }
         for key in memory.helped_by(cache, delta) {
             match memory.released_at(&key, now) {

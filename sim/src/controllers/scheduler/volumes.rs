@@ -129,7 +129,7 @@ fn synthetic(claim: &PersistentVolumeClaim) -> String {
 /// What pods and attachments on a node use of a driver.
 pub(super) fn used_on(cache: &Cache, memory: &Memory, node: &str, driver: &str) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
-    for key in memory.nodes.get(node).into_iter().flatten() {
+    for key in memory.nodes.get(node).into_iter().flat_map(|seat| &seat.pods) {
         let Some(pod) = cache.get::<Pod>(key) else { continue };
         for claim in super::claims_of(pod)
             .iter()
