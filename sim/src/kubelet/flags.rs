@@ -90,13 +90,13 @@ impl Default for Constants {
     fn default() -> Constants {
         let millis = Duration::from_millis;
         Constants {
-            reconciler_period: millis(101),
+            reconciler_period: Duration::from_micros(100_600),
             populator_period: millis(100),
             volume_wait_interval: millis(300),
             volume_wait_timeout: Duration::from_secs(123),
             volume_paths_interval: millis(100),
             csi_timeout: Duration::from_secs(120),
-            dial: Duration::from_micros(3500),
+            dial: millis(2),
             operation_backoff: millis(500),
             operation_backoff_cap: Duration::from_secs(122),
             pod_backoff: Duration::from_secs(10),

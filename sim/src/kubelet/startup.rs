@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use super::operations::{get, read};
 use super::reconstruction::Walk;
 use super::{Key, Kubelet, Turn, View, node_status, pod_workers};
-use crate::api::{Delete, Index, ObjKey, Object, ObjectRef, Resource, Write, fields, names};
+use crate::api::{Delete, EventRecord, Index, ObjKey, Object, ObjectRef, Resource, Write, fields, names};
 use crate::control::{Effect, Outcome};
 use crate::link::{MachineAnswer, MachineOp};
 use crate::runtime::Time;
@@ -175,7 +175,17 @@ fn done(turn: &mut Turn<'_>) -> Step {
     Step::Done
 }
 
+/// A kubelet that comes back says so. (One that was always there said so before the run.)
+fn tell(turn: &mut Turn<'_>) {
+    let node = turn.cache.named::<Node>(&turn.kubelet.node).map(Arc::clone);
+    if let Some(node) = node.filter(|_| turn.memory.startup.began >= ALWAYS_THERE) {
+        let event = EventRecord::normal(&Object::Node(node), "Starting", "Starting kubelet.");
+        turn.record(Key::Startup, event);
+    }
+}
+
 fn loops_begin(turn: &mut Turn<'_>) {
+    tell(turn);
     let (now, kubelet, began) = (turn.now, turn.kubelet, turn.memory.startup.began);
     let drawn = |what, period: Duration| now + period.mul_f64(draw(kubelet, what, began));
     let stats = if began < ALWAYS_THERE {

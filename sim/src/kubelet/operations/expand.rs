@@ -121,6 +121,7 @@ pub struct Expansion {
     claim: Option<Arc<PersistentVolumeClaim>>,
     target: u64,
     already: bool,
+    legacy: bool,
     secrets: Strings,
     multi_writer: bool,
     deadline: Time,
@@ -147,6 +148,7 @@ impl Expansion {
             claim: None,
             target: 0,
             already: false,
+            legacy: false,
             secrets: Strings::new(),
             multi_writer: false,
             deadline: now,
@@ -183,7 +185,8 @@ impl Expansion {
     /// # Errors
     /// Why the volume could not be expanded.
     pub fn learn(&mut self, turn: &mut Turn<'_>, key: &Key, outcome: &Outcome) -> Result<bool, OpError> {
-        match self.step {
+        let before = self.step;
+        match before {
             Step::Claim => self.look(turn, key, got(outcome).map_err(OpError::last)?)?,
             Step::Secret => {
                 self.secrets = secret_data(outcome).map_err(OpError::transient)?;
@@ -213,6 +216,10 @@ impl Expansion {
             }
             Step::Done => {}
         }
+        if self.step == Step::Query && before != Step::Query {
+            // The context of the whole expansion begins here.
+            self.deadline = turn.now + turn.kubelet.constants.csi_timeout;
+        }
         Ok(self.step == Step::Done)
     }
 
@@ -240,9 +247,12 @@ impl Expansion {
                 }
                 self.step = Step::Done;
             }
-            Plan::Expand { target, already, .. } => {
-                (self.target, self.already) = (target, already);
-                self.deadline = turn.now + turn.kubelet.constants.csi_timeout;
+            Plan::Expand {
+                target,
+                already,
+                legacy,
+            } => {
+                (self.target, self.already, self.legacy) = (target, already, legacy);
                 if !turn.memory.plugins.is_registered(&self.spec.driver) {
                     return Err(OpError::transient(csi_client::unregistered(&self.spec.driver)));
                 }
@@ -262,17 +272,11 @@ impl Expansion {
     }
 
     fn after_secret(&self) -> Step {
-        if self.already || self.is_legacy() {
+        if self.already || self.legacy {
             Step::Query
         } else {
             Step::Mark
         }
-    }
-
-    fn is_legacy(&self) -> bool {
-        self.claim
-            .as_ref()
-            .is_some_and(|c| fields::claim_allocated(c).is_none())
     }
 
     fn queried(&mut self, has: Result<bool, &CallError>) -> Result<(), OpError> {
