@@ -22,6 +22,10 @@ impl Player<'_> {
     /// Performs one step.
     pub(super) async fn step(&mut self, step: &Step) -> Outcome {
         self.books.catch_up(self.cluster.trace());
+        // What pods write and read is noted when it is known what came of it.
+        if !matches!(step, Step::Write(_) | Step::Verify(_)) {
+            self.cluster.note_step(step.headline());
+        }
         match step {
             Step::Apply(apply) => self.apply(apply).await,
             Step::Patch(patch) => self.patch(patch),
@@ -151,8 +155,6 @@ impl Player<'_> {
 
     async fn stop_then_start(&mut self, process: &Process, down: Option<Duration>) -> Outcome {
         self.cluster
-            .note_step(format!("{} {process}", if down.is_some() { "restart" } else { "stop" }));
-        self.cluster
             .stop_named(&self.name(process), process.role == Role::Node)?;
         match down {
             Some(down) => {
@@ -165,7 +167,6 @@ impl Player<'_> {
     }
 
     fn start(&mut self, process: &Process) -> Outcome {
-        self.cluster.note_step(format!("start {process}"));
         self.cluster
             .start_named(&self.name(process), process.role == Role::Node)
     }
@@ -178,7 +179,6 @@ impl Player<'_> {
             let at = self.name(&site.process);
             return self.cluster.pin_crash(site, &at, &name, node, down);
         }
-        self.cluster.note_step(format!("crash {victim}"));
         self.cluster.crash_named(&name, node)?;
         match (down, node) {
             (Some(down), _) => self.cluster.start_later(&name, node, down),

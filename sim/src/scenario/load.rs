@@ -206,6 +206,7 @@ impl Loader<'_> {
                 .collect()
         };
         Places {
+            file: Some(self.source.name.clone()),
             steps: places("steps"),
             expect: places("expect"),
         }

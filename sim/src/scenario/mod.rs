@@ -21,6 +21,7 @@ mod duration;
 mod field;
 mod files;
 pub mod flags;
+mod headline;
 mod judge;
 mod kinds;
 mod known;
@@ -38,6 +39,7 @@ mod tests;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -55,6 +57,7 @@ pub use load::{load, load_file, parse};
 pub use manifest::{DEFAULT_NAMESPACE, Manifest};
 pub use mistake::{Mistake, Place, ScenarioError};
 pub use names::{Call, Code, Errno, KindName, PlainPhase, Role};
+pub(crate) use nearest::nearest;
 pub use shape::{Cluster, DEFAULT_DRIVER, DriverShape, MAX_NODES, NodeShape, Sidecars};
 pub use site::{Phase, Process, Site};
 pub use step::{
@@ -113,6 +116,7 @@ struct ManifestFile {
 /// Any two are equal: where a scenario was written is no part of what it says.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
+    file: Option<Arc<str>>,
     steps: BTreeMap<usize, Place>,
     expect: BTreeMap<usize, Place>,
 }
@@ -124,6 +128,11 @@ impl PartialEq for Places {
 }
 
 impl Places {
+    /// The file of the scenario, as the user would spell it.
+    pub fn file(&self) -> Option<&str> {
+        self.file.as_deref()
+    }
+
     /// Where the n-th step stands, from 0.
     pub fn step(&self, n: usize) -> Option<&Place> {
         self.steps.get(&n)
