@@ -29,6 +29,7 @@ pub use latency::Latency;
 pub use leftovers::Inventory;
 pub use nodes::NodeSpec;
 pub use process::{Liveness, ProcessId, ProcessSpec};
+pub use user::USER;
 
 use drivers::Drivers;
 use nodes::Nodes;

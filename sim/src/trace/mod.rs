@@ -1,4 +1,25 @@
 //! What happened, as typed records: one per effect. Everything people see is rendered from these, and the digest of a run is taken over them.
+//!
+//! Where to go next: `text.rs` for what a person reads, `json.rs` for what a machine reads, `recorded.rs` for the shape of recordings from real
+//! clusters, `follow.rs` for one object's life, `sites.rs` for where faults may strike, `secrets.rs` for what no rendering shows.
+
+mod calls;
+mod diff;
+mod edits;
+mod facts;
+mod follow;
+pub mod json;
+mod legend;
+mod lines;
+mod lore;
+mod proto_json;
+pub mod recorded;
+mod secrets;
+mod short;
+mod sites;
+mod style;
+pub mod text;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +29,12 @@ use tonic::Status;
 use crate::api::{ApiError, Object, Write, Written};
 use crate::link::{Call, CsiReply, MachineError, MachineOp};
 use crate::runtime::Time;
+
+pub use follow::{Follow, strangers};
+pub use legend::LEGEND;
+pub use sites::sites;
+pub use text::TextOptions;
+pub use token::{Token, TokenError, VERSION};
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -124,8 +151,30 @@ impl Trace {
         }
     }
 
+    /// The digest of everything that happened since the trace began: BLAKE3 over its JSON lines, as hexadecimal digits. Equal digests mean equal runs.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        json::write(&mut hasher, self, &[]).expect("hashing does not fail");
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// The records so far.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+}
+
+/// Whether a successful write was the end of the object: a deletion that nothing holds back, or the last finalizer of one that was held back.
+fn is_gone(write: &Write, written: &Written) -> bool {
+    let meta = written.object.meta();
+    let held = meta.finalizers.as_ref().is_some_and(|f| !f.is_empty());
+    if !written.changed || held || written.object.kind() == crate::api::Kind::Namespace {
+        return false;
+    }
+    let waits = meta.deletion_grace_period_seconds.is_some_and(|grace| grace > 0);
+    match (write, &meta.deletion_timestamp) {
+        (Write::Delete(_), None) => true,
+        (_, Some(_)) => !waits,
+        (_, None) => false,
     }
 }

@@ -1,0 +1,198 @@
+//! The trace as a person reads it: one line per effect, from top to bottom. The legend is in `legend.rs`.
+//!
+//! Styles are always written; a stream that nobody watches takes them out (anstream). Two things are folded: a call and its answer stand in one line
+//! when nothing that is shown happened in between, and the same question asked several times in a row is one line with a count.
+
+use std::io;
+
+use anstyle::Style;
+
+use super::follow::Filter;
+use super::lines::{Line, Manner, is_question};
+use super::lore::Lore;
+use super::secrets::Secrets;
+use super::style::{self, BOLD, DIM};
+use super::{Follow, Record, Trace, What};
+use crate::api::{Kind, Object, Write};
+use crate::cluster::USER;
+
+/// What is shown of a trace.
+#[derive(Clone, Debug, Default)]
+pub struct TextOptions {
+    /// Operations of kubelet on its node, whole messages, whole identities of requests.
+    pub verbose: bool,
+    /// Only what concerns these objects; everything when empty.
+    pub follow: Vec<Follow>,
+}
+
+/// The widest column of process names.
+const WIDEST: usize = 28;
+/// The narrowest.
+const NARROWEST: usize = 10;
+
+/// Writes a trace as text.
+///
+/// # Errors
+/// What the stream says.
+pub fn write(out: &mut dyn io::Write, trace: &Trace, options: &TextOptions) -> io::Result<()> {
+    let lore = Lore::of(trace.records());
+    let filter = Filter::new(&options.follow, trace.records(), &lore);
+    let shown: Vec<&Record> = trace
+        .records()
+        .iter()
+        .enumerate()
+        .filter(|(nth, record)| is_shown(record, options) && filter.passes(*nth))
+        .map(|(_, record)| record)
+        .collect();
+    let names = shown.iter().map(|record| record.process.chars().count());
+    let page = Page {
+        manner: Manner {
+            lore: &lore,
+            verbose: options.verbose,
+        },
+        secrets: Secrets::of(trace.records()),
+        origin: trace.origin(),
+        width: names.max().unwrap_or(0).clamp(NARROWEST, WIDEST),
+    };
+    let mut at = 0;
+    while at < shown.len() {
+        at += page.put(out, &shown[at..])?;
+    }
+    Ok(())
+}
+
+fn is_shown(record: &Record, options: &TextOptions) -> bool {
+    match &record.what {
+        What::Machine { error, .. } => options.verbose || error.is_some(),
+        _ => true,
+    }
+}
+
+struct Page<'a> {
+    manner: Manner<'a>,
+    secrets: Secrets,
+    origin: crate::runtime::Time,
+    width: usize,
+}
+
+impl Page<'_> {
+    /// Writes the line for the first of the records; says how many records it stands for.
+    fn put(&self, out: &mut dyn io::Write, records: &[&Record]) -> io::Result<usize> {
+        let record = records[0];
+        let manner = self.manner;
+        let (line, used) = match &record.what {
+            What::Step(text) => return self.heading(out, record, text).map(|()| 1),
+            What::Call { call, .. } => match answered_at_once(records) {
+                Some(What::Reply { took, result, .. }) => {
+                    let times = 1 + repeats(records);
+                    (manner.call(call, Some((*took, result)), times), 2 * times)
+                }
+                _ => (manner.call(call, None, 1), 1),
+            },
+            What::Reply { call, took, result, .. } => (manner.reply(call, *took, result), 1),
+            What::Write { write, before, result } => {
+                let user = &*record.process == USER;
+                let event = event_of(write, before.as_ref()).and_then(|event| manner.event(event, result));
+                (
+                    event.unwrap_or_else(|| manner.write(write, before.as_ref(), result, user)),
+                    1,
+                )
+            }
+            What::Machine { op, error } => (manner.machine(op, error.as_ref()), 1),
+            What::Process(change) => (manner.process(change), 1),
+            What::Fault(text) => (manner.fault(text), 1),
+        };
+        self.line(out, record, &line)?;
+        Ok(used)
+    }
+
+    fn time(&self, record: &Record) -> String {
+        let since = record.at.since(self.origin);
+        format!("{}.{:03}", since.as_secs(), since.subsec_millis())
+    }
+
+    fn heading(&self, out: &mut dyn io::Write, record: &Record, text: &str) -> io::Result<()> {
+        let (time, text) = (self.time(record), self.secrets.scrub(text));
+        writeln!(out, "{DIM}{time:>9}{DIM:#}  {BOLD}── {text}{BOLD:#}")
+    }
+
+    fn line(&self, out: &mut dyn io::Write, record: &Record, line: &Line) -> io::Result<()> {
+        let time = self.time(record);
+        let style = style::process(&record.process);
+        let name = clipped(&record.process, self.width);
+        let pad = self.width.saturating_sub(name.chars().count());
+        write!(out, "{DIM}{time:>9}{DIM:#}  {style}{name}{style:#}{:pad$}  ", "")?;
+        put_styled(out, line.sign_style, line.sign)?;
+        for (style, text) in &line.spans {
+            out.write_all(b" ")?;
+            put_styled(out, *style, &self.secrets.scrub(text))?;
+        }
+        out.write_all(b"\n")
+    }
+}
+
+/// Control characters of others' messages do not reach the terminal.
+fn put_styled(out: &mut dyn io::Write, style: Style, text: &str) -> io::Result<()> {
+    if text.contains(|c: char| c.is_control()) {
+        let clean: String = text
+            .chars()
+            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+            .collect();
+        return write!(out, "{style}{clean}{style:#}");
+    }
+    write!(out, "{style}{text}{style:#}")
+}
+
+/// A long name keeps its end: there stands the node.
+fn clipped(name: &str, width: usize) -> String {
+    let count = name.chars().count();
+    if count <= width {
+        return name.to_owned();
+    }
+    let head = width / 2 - 1;
+    let tail = width - head - 1;
+    let start: String = name.chars().take(head).collect();
+    let end: String = name.chars().skip(count - tail).collect();
+    format!("{start}…{end}")
+}
+
+/// The answer to the first record, a call, if it is the next thing that is shown.
+fn answered_at_once<'a>(records: &[&'a Record]) -> Option<&'a What> {
+    let What::Call { id, .. } = &records[0].what else {
+        return None;
+    };
+    let next = &records.get(1)?.what;
+    match next {
+        What::Reply { id: answered, .. } if answered == id => Some(next),
+        _ => None,
+    }
+}
+
+/// How often the question that the first two records are is asked again, with success each time, before anything else is shown.
+fn repeats(records: &[&Record]) -> usize {
+    let What::Call { call: first, .. } = &records[0].what else {
+        return 0;
+    };
+    let Some(What::Reply { result: Ok(_), .. }) = records.get(1).map(|r| &r.what) else {
+        return 0;
+    };
+    if !is_question(first) {
+        return 0;
+    }
+    let same = |pair: &&[&Record]| match (&pair[0].what, answered_at_once(pair)) {
+        (What::Call { call, .. }, Some(What::Reply { result: Ok(_), .. })) => {
+            pair[0].process == records[0].process && call.request == first.request && call.driver == first.driver
+        }
+        _ => false,
+    };
+    records[2..].chunks_exact(2).take_while(same).count()
+}
+
+/// The event that a write creates or counts.
+fn event_of<'a>(write: &'a Write, before: Option<&'a Object>) -> Option<&'a Object> {
+    match write {
+        Write::Create(object) if object.kind() == Kind::Event => Some(object),
+        Write::Patch(patch) if patch.target.kind == Kind::Event => before,
+        _ => None,
+    }
+}
