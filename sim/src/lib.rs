@@ -1,6 +1,7 @@
 //! wavetank: a deterministic Kubernetes storage cluster around a real CSI driver.
 
 pub mod api;
+pub mod cli;
 pub mod cluster;
 pub mod control;
 pub mod controllers;

@@ -1,0 +1,251 @@
+//! `wavetank run`: plays every scenario with every seed, on all cores, and reports in order.
+//!
+//! Each run has a thread of its own inside [`crate::play::play`]; workers here only wait for them. What is printed comes in the order of the command line,
+//! whichever run ends first. An interrupt ends the command at once, with a summary of what was done.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::args::{Format, RunArgs};
+use super::progress::Progress;
+use super::report::{Outcome, Printer};
+use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, load};
+use crate::play::{self, Options, Verdict};
+use crate::scenario::Scenario;
+use crate::trace::{self, TextOptions, Token, Trace};
+
+/// How often a bar gets the chance to appear.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What is played, and what of it is kept.
+struct Plan {
+    scenarios: Vec<Scenario>,
+    seeds: std::ops::Range<u64>,
+    drivers: Drivers,
+    format: Format,
+    /// How a trace is rendered; `None` when it is not.
+    text: Option<TextOptions>,
+    digest: bool,
+}
+
+/// What workers tell.
+enum News {
+    Step(usize, usize),
+    Done(usize, Box<Outcome>),
+    Interrupted,
+}
+
+/// Plays what the arguments ask for.
+pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> Result<u8, Stop> {
+    let scenarios = scenarios(args, streams)?;
+    let seeds = args.all_seeds();
+    let runs = usize::try_from(seeds.end - seeds.start)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(scenarios.len());
+    let follows = !args.follow.is_empty();
+    let wanted = runs == 1 || follows || args.verbose || args.format == Format::Json;
+    let plan = Plan {
+        text: (wanted && !args.no_trace && !args.quiet).then(|| TextOptions {
+            verbose: args.verbose,
+            follow: args.follow.clone(),
+        }),
+        seeds,
+        drivers: drivers.clone(),
+        format: args.format,
+        digest: args.digest,
+        scenarios,
+    };
+    let mut printer = Printer::new(args, runs, plan.scenarios.iter().map(|s| s.name.as_str()));
+    let (news, heard) = mpsc::channel();
+    watch_interrupts(&news, streams)?;
+    start_workers(&Arc::new(plan), runs, &news);
+    drop(news);
+    let interrupted = listen(&heard, runs, &mut printer, streams)?;
+    printer.summary(&mut streams.out, interrupted)?;
+    let strangers = printer.strangers(&mut streams.err)?;
+    if interrupted {
+        return Ok(INTERRUPTED);
+    }
+    Ok(match printer.status() {
+        0 if strangers => USAGE,
+        status => status,
+    })
+}
+
+fn scenarios(args: &RunArgs, streams: &mut Streams) -> Result<Vec<Scenario>, Stop> {
+    let mut scenarios = Vec::new();
+    let mut failed = None;
+    for path in &args.paths {
+        match load(path, streams) {
+            Ok(found) => scenarios.extend(found),
+            Err(Stop::Status(status)) => failed = Some(status),
+            Err(stop) => return Err(stop),
+        }
+    }
+    if let Some(status) = failed {
+        return Err(Stop::Status(status));
+    }
+    let Some(token) = &args.token else { return Ok(scenarios) };
+    let complaint = match &scenarios[..] {
+        [scenario] => token.check(scenario).err().map(|error| error.to_string()),
+        several => Some(format!(
+            "a token is of one scenario, and here are {}: name one file",
+            several.len()
+        )),
+    };
+    match complaint {
+        None => Ok(scenarios),
+        Some(complaint) => {
+            writeln!(streams.err, "wavetank: {complaint}")?;
+            Err(Stop::Status(USAGE))
+        }
+    }
+}
+
+/// Ctrl-C becomes news. Where no handler can be set, the usual one ends the program.
+fn watch_interrupts(news: &Sender<News>, streams: &mut Streams) -> Result<(), Stop> {
+    let news = Mutex::new(news.clone());
+    let handler = move || {
+        if let Ok(news) = news.lock() {
+            // Nobody listens any more when the command is ending anyway.
+            let _ = news.send(News::Interrupted);
+        }
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        writeln!(
+            streams.err,
+            "wavetank: an interrupt will end this without a summary: {error}"
+        )?;
+    }
+    Ok(())
+}
+
+fn start_workers(plan: &Arc<Plan>, runs: usize, news: &Sender<News>) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = Arc::new(AtomicUsize::new(0));
+    for _ in 0..cores.min(runs) {
+        let (plan, next, news) = (Arc::clone(plan), Arc::clone(&next), news.clone());
+        // Not joined: an interrupted command does not wait for the runs under way.
+        std::thread::spawn(move || {
+            loop {
+                let nth = next.fetch_add(1, Ordering::Relaxed);
+                if nth >= runs {
+                    return;
+                }
+                let outcome = plan.play(nth, runs, &news);
+                if news.send(News::Done(nth, Box::new(outcome))).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Prints what comes, in order, until all is there. Says whether it was interrupted.
+fn listen(heard: &Receiver<News>, runs: usize, printer: &mut Printer, streams: &mut Streams) -> Result<bool, Stop> {
+    let mut progress = Progress::new(runs);
+    let mut early: BTreeMap<usize, Outcome> = BTreeMap::new();
+    let (mut printed, mut done) = (0, 0);
+    let mut interrupted = false;
+    while printed < runs {
+        match heard.recv_timeout(TICK) {
+            Ok(News::Step(step, of)) => progress.at(step, of, "steps"),
+            Ok(News::Done(nth, outcome)) => {
+                done += 1;
+                if runs > 1 {
+                    progress.at(done, runs, "runs");
+                }
+                early.insert(nth, *outcome);
+            }
+            Ok(News::Interrupted) => {
+                interrupted = true;
+                break;
+            }
+            Err(RecvTimeoutError::Timeout) => progress.appear(),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        while let Some(outcome) = early.remove(&printed) {
+            printed += 1;
+            progress.aside(|| printer.outcome(&mut streams.out, outcome))?;
+        }
+    }
+    if let Some(took) = progress.finish() {
+        writeln!(streams.err, "{done} of {runs} runs in {:.1} s", took.as_secs_f64())?;
+    }
+    Ok(interrupted)
+}
+
+impl Plan {
+    /// Scenario by scenario, each with all its seeds.
+    fn nth(&self, nth: usize) -> (&Scenario, u64) {
+        let seeds = usize::try_from(self.seeds.end - self.seeds.start).unwrap_or(usize::MAX);
+        let seed = self.seeds.start + (nth % seeds) as u64;
+        (&self.scenarios[nth / seeds], seed)
+    }
+
+    fn play(&self, nth: usize, runs: usize, news: &Sender<News>) -> Outcome {
+        let (scenario, seed) = self.nth(nth);
+        let mut options = Options {
+            seed,
+            drivers: self.drivers.clone(),
+            progress: None,
+        };
+        if runs == 1 {
+            let news = Mutex::new(news.clone());
+            options.progress = Some(Arc::new(move |step, of| {
+                if let Ok(news) = news.lock() {
+                    // A bar that nobody shows any more.
+                    let _ = news.send(News::Step(step, of));
+                }
+            }));
+        }
+        let mut outcome = Outcome {
+            name: scenario.name.clone(),
+            file: scenario.places.file().map(str::to_owned),
+            seed,
+            token: Token::new(scenario, seed),
+            verdict: Verdict::Held,
+            took: Duration::ZERO,
+            digest: None,
+            trace: Vec::new(),
+            strangers: Vec::new(),
+        };
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            let report = play::play(scenario, &options);
+            outcome.verdict = report.verdict;
+            outcome.took = report.took;
+            self.render(&report.trace, &mut outcome);
+        }));
+        if let Err(panic) = played {
+            outcome.verdict = Verdict::Broken(spell(panic.as_ref()));
+        }
+        outcome
+    }
+
+    fn render(&self, trace: &Trace, outcome: &mut Outcome) {
+        outcome.digest = self.digest.then(|| trace.digest());
+        let Some(options) = &self.text else { return };
+        let written = match self.format {
+            Format::Text => trace::text::write(&mut outcome.trace, trace, options),
+            Format::Json => trace::json::write(&mut outcome.trace, trace, &options.follow),
+        };
+        written.expect("memory takes every byte");
+        let strangers = trace::strangers(&options.follow, trace.records());
+        outcome.strangers = strangers
+            .into_iter()
+            .map(|(follow, near)| (follow.to_string(), near))
+            .collect();
+    }
+}
+
+/// What a panic says.
+fn spell(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a message").to_owned()
+}

@@ -1,0 +1,296 @@
+//! What the command prints of runs: traces, verdicts, lines, a summary.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::json;
+
+use super::args::{Format, RunArgs};
+use crate::play::{Verdict, worst};
+use crate::trace::{Token, VERSION, json::SCHEMA};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// What came of one run, rendered as far as it will be printed.
+pub(super) struct Outcome {
+    /// The scenario's name.
+    pub name: String,
+    /// Its file.
+    pub file: Option<String>,
+    /// The seed.
+    pub seed: u64,
+    /// What repeats it.
+    pub token: Token,
+    /// Whether it held.
+    pub verdict: Verdict,
+    /// Virtual time that passed.
+    pub took: Duration,
+    /// The digest of its trace, if asked for.
+    pub digest: Option<String>,
+    /// The rendered trace, if asked for.
+    pub trace: Vec<u8>,
+    /// Objects that were to be followed and never met, and what was probably meant.
+    pub strangers: Vec<(String, Option<String>)>,
+}
+
+/// Prints outcomes as they come, in order, and remembers what the summary needs.
+pub(super) struct Printer {
+    format: Format,
+    quiet: bool,
+    runs: usize,
+    seeds: bool,
+    width: usize,
+    statuses: BTreeMap<u8, usize>,
+    failed: Vec<Outcome>,
+    /// How many runs never met an object that was to be followed.
+    strangers: BTreeMap<String, (usize, Option<String>)>,
+}
+
+impl Printer {
+    /// A printer for so many runs of scenarios with these names.
+    pub fn new<'a>(args: &RunArgs, runs: usize, names: impl Iterator<Item = &'a str>) -> Printer {
+        Printer {
+            format: args.format,
+            quiet: args.quiet,
+            runs,
+            seeds: args.seeds.is_some(),
+            width: names.map(|name| name.chars().count()).max().unwrap_or(0).min(60),
+            statuses: BTreeMap::new(),
+            failed: Vec::new(),
+            strangers: BTreeMap::new(),
+        }
+    }
+
+    /// Prints one outcome.
+    pub fn outcome(&mut self, out: &mut dyn Write, outcome: Outcome) -> io::Result<()> {
+        *self.statuses.entry(outcome.verdict.status()).or_default() += 1;
+        for (stranger, near) in &outcome.strangers {
+            let entry = self.strangers.entry(stranger.clone()).or_insert((0, near.clone()));
+            entry.0 += 1;
+        }
+        match self.format {
+            Format::Json => json_run(out, &outcome)?,
+            Format::Text if self.quiet && outcome.verdict.held() => {}
+            Format::Text if self.runs == 1 => one(out, &outcome)?,
+            Format::Text => self.one_of_many(out, &outcome)?,
+        }
+        if !outcome.verdict.held() && self.runs > 1 {
+            self.failed.push(Outcome {
+                trace: Vec::new(),
+                ..outcome
+            });
+        }
+        Ok(())
+    }
+
+    fn one_of_many(&self, out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+        if !outcome.trace.is_empty() {
+            writeln!(out, "{BOLD}{}{BOLD:#} seed {}", outcome.name, outcome.seed)?;
+            out.write_all(&outcome.trace)?;
+        }
+        let (style, word) = word(&outcome.verdict);
+        let width = self.width;
+        write!(out, "{style}{word:<6}{style:#}  {:<width$}", outcome.name)?;
+        if self.seeds {
+            write!(out, "  seed {:<4}", outcome.seed)?;
+        }
+        write!(out, "  {:>11}", seconds(outcome.took))?;
+        if let Some(digest) = &outcome.digest {
+            write!(out, "  {digest}")?;
+        }
+        writeln!(out)?;
+        if !outcome.trace.is_empty() {
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    /// Prints what failed and how to see it again, and how many held. Nothing for a single run, whose verdict says it all.
+    pub fn summary(&self, out: &mut dyn Write, interrupted: bool) -> io::Result<()> {
+        let done: usize = self.statuses.values().sum();
+        if self.format == Format::Json {
+            let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
+            let line = json!({
+                "type": "summary", "runs": self.runs, "done": done, "held": of(0), "failed": of(1), "broken": of(70),
+                "interrupted": interrupted,
+            });
+            return writeln!(out, "{line}");
+        }
+        if self.runs == 1 {
+            return match interrupted {
+                true => writeln!(out, "{BAD}interrupted{BAD:#}"),
+                false => Ok(()),
+            };
+        }
+        for outcome in &self.failed {
+            let (style, word) = word(&outcome.verdict);
+            writeln!(out)?;
+            writeln!(
+                out,
+                "{style}{word}{style:#} {BOLD}{}{BOLD:#} {DIM}seed {}{DIM:#}",
+                outcome.name, outcome.seed
+            )?;
+            details(out, outcome)?;
+        }
+        self.counts(out, done, interrupted)
+    }
+
+    fn counts(&self, out: &mut dyn Write, done: usize, interrupted: bool) -> io::Result<()> {
+        let held = self.statuses.get(&0).copied().unwrap_or(0);
+        if self.quiet && held == self.runs {
+            return Ok(());
+        }
+        let broken = self.statuses.get(&70).copied().unwrap_or(0);
+        let failed = done - held - broken;
+        writeln!(out)?;
+        write!(
+            out,
+            "{} {}: {GOOD}{held} held{GOOD:#}",
+            self.runs,
+            plural(self.runs, "run")
+        )?;
+        for (count, word) in [(failed, "failed"), (broken, "stopped by a bug of wavetank")] {
+            if count > 0 {
+                write!(out, ", {BAD}{count} {word}{BAD:#}")?;
+            }
+        }
+        if interrupted {
+            write!(out, ", {BAD}interrupted{BAD:#} with {} to go", self.runs - done)?;
+        }
+        writeln!(out)
+    }
+
+    /// Says which objects no run has met. `true` if there are any.
+    pub fn strangers(&self, err: &mut dyn Write) -> io::Result<bool> {
+        let done: usize = self.statuses.values().sum();
+        let mut any = false;
+        for (stranger, (count, near)) in self.strangers.iter().filter(|(_, (count, _))| *count == done) {
+            any = *count > 0;
+            write!(err, "wavetank: nothing that happened concerns {stranger}")?;
+            match near {
+                Some(near) => writeln!(err, "; did you mean `{near}`?")?,
+                None => writeln!(err)?,
+            }
+        }
+        Ok(any)
+    }
+
+    /// The exit status over all runs.
+    pub fn status(&self) -> u8 {
+        worst(self.statuses.keys().copied())
+    }
+}
+
+/// A single run: its trace, and the verdict below it.
+fn one(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+    if !outcome.trace.is_empty() {
+        writeln!(out, "{BOLD}{}{BOLD:#} {DIM}seed {}{DIM:#}", outcome.name, outcome.seed)?;
+        out.write_all(&outcome.trace)?;
+        writeln!(out)?;
+    }
+    let (style, word) = word(&outcome.verdict);
+    let took = seconds(outcome.took);
+    writeln!(
+        out,
+        "{style}{word}{style:#} {BOLD}{}{BOLD:#} after {took}",
+        outcome.name
+    )?;
+    details(out, outcome)
+}
+
+/// What was not as it should be, and how to see it again.
+fn details(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+    match &outcome.verdict {
+        Verdict::Held => {}
+        Verdict::Failed(failures) => {
+            for failure in failures {
+                writeln!(out, "  {failure}")?;
+            }
+        }
+        Verdict::Broken(message) => {
+            writeln!(out, "  wavetank itself failed: {message}")?;
+            writeln!(out, "  Please report this with the scenario and the token.")?;
+        }
+    }
+    if let (false, Some(file)) = (outcome.verdict.held(), &outcome.file) {
+        writeln!(out, "  again: wavetank run {} --seed {}", quoted(file), outcome.seed)?;
+    }
+    writeln!(out, "{DIM}  token: {}{DIM:#}", outcome.token)?;
+    match &outcome.digest {
+        Some(digest) => writeln!(out, "{DIM}  digest: {digest}{DIM:#}"),
+        None => Ok(()),
+    }
+}
+
+fn json_run(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+    let head = json!({
+        "type": "run", "schema": SCHEMA, "version": VERSION, "scenario": outcome.name, "file": outcome.file,
+        "seed": outcome.seed, "token": outcome.token.to_string(),
+    });
+    writeln!(out, "{head}")?;
+    out.write_all(&outcome.trace)?;
+    let (word, failures) = match &outcome.verdict {
+        Verdict::Held => ("held", Vec::new()),
+        Verdict::Failed(failures) => {
+            let failures = failures.iter().map(|f| json!({"place": f.place, "message": f.message}));
+            ("failed", failures.collect())
+        }
+        Verdict::Broken(message) => ("broken", vec![json!({"place": null, "message": message})]),
+    };
+    let verdict = json!({
+        "type": "verdict", "scenario": outcome.name, "seed": outcome.seed, "verdict": word, "status": outcome.verdict.status(),
+        "t_ms": outcome.took.as_secs_f64() * 1e3, "failures": failures, "digest": outcome.digest,
+    });
+    writeln!(out, "{verdict}")
+}
+
+fn word(verdict: &Verdict) -> (Style, &'static str) {
+    match verdict {
+        Verdict::Held => (GOOD, "held"),
+        Verdict::Failed(_) => (BAD, "FAILED"),
+        Verdict::Broken(_) => (BAD, "BUG"),
+    }
+}
+
+fn seconds(took: Duration) -> String {
+    format!("{}.{:03} s", took.as_secs(), took.subsec_millis())
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 {
+        word.to_owned()
+    } else {
+        format!("{word}s")
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@,".contains(c);
+    if !path.is_empty() && !path.starts_with('-') && path.chars().all(plain) {
+        return path.to_owned();
+    }
+    let path = if path.starts_with('-') {
+        format!("./{path}")
+    } else {
+        path.to_owned()
+    };
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn paths_survive_a_shell() {
+        assert_eq!(quoted("scenarios/a-b_c.yaml"), "scenarios/a-b_c.yaml");
+        assert_eq!(quoted("my scenarios/it's.yaml"), r"'my scenarios/it'\''s.yaml'");
+        assert_eq!(quoted("-x"), "'./-x'");
+    }
+}
