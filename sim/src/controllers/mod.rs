@@ -7,8 +7,8 @@ pub mod binder;
 pub mod ephemeral;
 pub mod expand;
 pub mod garbage;
-pub mod manager;
 pub mod protection;
 pub mod scheduler;
 #[cfg(test)]
 mod stories;
+pub mod volumes;

@@ -108,9 +108,9 @@ impl Namer {
 fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster) {
     let chance = cluster.chance().clone();
     let flags = &shape.controller_manager;
-    let mut shells = controllers::manager::controller_manager_shells(&flags::volumes(flags));
+    let mut shells = controllers::volumes::controller_manager_shells(&flags::volumes(flags));
     shells.extend(controllers::attach_detach::shells(&flags::attach_detach(flags)));
-    let mut indexes = controllers::manager::indexes();
+    let mut indexes = controllers::volumes::indexes();
     indexes.extend(controllers::attach_detach::INDEXES);
     indexes.sort_unstable();
     indexes.dedup();

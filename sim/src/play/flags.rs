@@ -71,10 +71,10 @@ pub(super) fn attach_detach(flags: &given::ControllerManagerFlags) -> controller
 }
 
 /// The volume controllers'.
-pub(super) fn volumes(flags: &given::ControllerManagerFlags) -> controllers::manager::Flags {
-    controllers::manager::Flags {
+pub(super) fn volumes(flags: &given::ControllerManagerFlags) -> controllers::volumes::Flags {
+    controllers::volumes::Flags {
         pvclaimbinder_sync_period: flags.pvclaimbinder_sync_period.get(),
-        ..controllers::manager::Flags::default()
+        ..controllers::volumes::Flags::default()
     }
 }
 

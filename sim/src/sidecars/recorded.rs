@@ -12,7 +12,7 @@ use wavetank_proto::csi::v1 as csi;
 use crate::api::{Delete, Edit, Kind, ObjKey, Object, ObjectRef, Patch, Write};
 use crate::cluster::{Cluster, DriverSpec, Latency, ProcessSpec, ScriptedCall};
 use crate::control::AnyShell;
-use crate::controllers::{manager, scheduler};
+use crate::controllers::{scheduler, volumes};
 use crate::link::{CsiReply, CsiRequest};
 use crate::runtime::run;
 use crate::sidecars::bench::{assert_lines, controller_capabilities, plugin_capabilities};
@@ -147,8 +147,8 @@ impl Tank {
         let specs = [
             process(
                 "manager",
-                manager::controller_manager_shells(&manager::Flags::default()),
-                &manager::indexes(),
+                volumes::controller_manager_shells(&volumes::Flags::default()),
+                &volumes::indexes(),
                 false,
             ),
             process(
