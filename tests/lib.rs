@@ -1,5 +1,7 @@
 //! Vocabulary shared by the library-wide tests and benchmarks: clusters of a shape, and lifecycles of claims and pods in them.
 
+pub mod calls;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};

@@ -9,7 +9,7 @@ use divan::counter::ItemsCount;
 use wavetank_sim::play::{Options, boot, play};
 use wavetank_sim::runtime::run;
 use wavetank_sim::scenario;
-use wavetank_tests::{booted, claim_and_pod, delete, empty, expand, lives, shape};
+use wavetank_tests::{booted, calls, claim_and_pod, delete, empty, expand, lives, prepare, shape};
 
 fn main() {
     divan::main();
@@ -24,6 +24,36 @@ fn lifecycles(bencher: Bencher<'_, '_>) {
             let mut cluster = booted(3, 0).await;
             lives(&mut cluster, "life", LIVES).await;
             cluster.shut_down().await;
+        });
+    });
+}
+
+/// (b) The same lives with a script in the driver's place: the cluster's own cost.
+#[divan::bench(sample_count = 5)]
+fn lifecycles_without_driver(bencher: Bencher<'_, '_>) {
+    const LIVES: usize = 200;
+    bencher.counter(ItemsCount::new(LIVES)).bench(|| {
+        run(|| async {
+            let mut cluster = empty(3, 0);
+            calls::script(&mut cluster);
+            boot(&mut cluster, &shape(3)).await;
+            prepare(&mut cluster).await;
+            lives(&mut cluster, "life", LIVES).await;
+            cluster.shut_down().await;
+        });
+    });
+}
+
+/// (b) The calls of a life made straight to the driver, one after the other: real frames, ledger and machine, no cluster.
+#[divan::bench(sample_count = 5)]
+fn bare_calls(bencher: Bencher<'_, '_>) {
+    const LIVES: usize = 200;
+    bencher.counter(ItemsCount::new(LIVES)).bench(|| {
+        run(|| async {
+            let bare = calls::Bare::start().await;
+            for nth in 0..LIVES {
+                bare.life(nth).await;
+            }
         });
     });
 }
