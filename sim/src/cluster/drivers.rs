@@ -140,15 +140,22 @@ struct DriverProcess {
 }
 
 impl DriverProcess {
-    /// From now on nothing of this incarnation has an effect.
-    fn die(&mut self) -> bool {
-        self.state = DriverState::Down;
+    /// From now on nothing of this incarnation has an effect. Calls that waited for its start are given back.
+    fn die(&mut self) -> Vec<u64> {
+        let before = std::mem::replace(&mut self.state, DriverState::Down);
         self.fence.freeze();
         let tasks = self.tasks.take();
         if let Some(tasks) = &tasks {
             tasks.kill();
         }
-        tasks.is_some()
+        match before {
+            DriverState::Starting(waiting) => waiting.into_iter().map(|(id, _)| id).collect(),
+            DriverState::Dormant | DriverState::Up(_) | DriverState::Down => Vec::new(),
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(self.state, DriverState::Down)
     }
 }
 
@@ -275,10 +282,13 @@ impl Cluster {
         let Some(process) = self.drivers.processes.iter_mut().find(|p| &*p.name == name) else {
             return false;
         };
-        if process.die() {
-            self.board.stir();
+        if process.is_dead() {
+            return true;
         }
+        let waiting = process.die();
         let name = Arc::clone(&process.name);
+        self.board.stir();
+        self.refuse_all(&waiting);
         self.trace.push(Record {
             at: self.board.now(),
             process: name,
@@ -287,13 +297,35 @@ impl Cluster {
         true
     }
 
-    /// Starts a driver process that was killed; it comes up with the next call. `false` when there is none of that name.
+    /// Starts a driver process unless it runs already. `false` when there is none of that name.
     pub fn start_driver(&mut self, name: &str) -> bool {
         let Some(at) = self.drivers.processes.iter().position(|p| &*p.name == name) else {
             return false;
         };
-        self.launch(at);
+        match self.drivers.processes[at].state {
+            DriverState::Down | DriverState::Dormant => self.launch(at),
+            DriverState::Starting(_) | DriverState::Up(_) => {}
+        }
         true
+    }
+
+    /// The driver process that a call of `who` reaches.
+    fn seat(&self, who: Who, call: &Call) -> Option<usize> {
+        let node = self.processes[who.process.0 as usize].node.clone();
+        let node = node.filter(|_| call.socket == Socket::Node);
+        self.drivers.seats.get(&(Arc::clone(&call.driver), node)).copied()
+    }
+
+    /// The name of the driver process that answers a call of `who`.
+    pub(super) fn callee(&self, who: Who, call: &Call) -> Option<Arc<str>> {
+        let at = self.seat(who, call)?;
+        Some(Arc::clone(&self.drivers.processes[at].name))
+    }
+
+    /// Whether the driver process that answers a call of `who` is dead.
+    pub(super) fn callee_is_dead(&self, who: Who, call: &Call) -> bool {
+        self.seat(who, call)
+            .is_some_and(|at| self.drivers.processes[at].is_dead())
     }
 
     pub(super) fn send_call(&mut self, id: u64, who: Who, call: &Arc<Call>) {
@@ -314,8 +346,7 @@ impl Cluster {
             self.run_script(id, who, call, node.as_deref(), tamper);
             return;
         }
-        let seat = self.drivers.seats.get(&(Arc::clone(&call.driver), node)).copied();
-        let Some(at) = seat else {
+        let Some(at) = self.seat(who, call) else {
             return self.refuse(id, who.process);
         };
         if matches!(self.drivers.processes[at].state, DriverState::Dormant) {
@@ -341,6 +372,13 @@ impl Cluster {
         };
         let lane = self.processes[caller.0 as usize].lane;
         self.board.after(lane, self.latency.call, Due::Replied(id, Err(error)));
+    }
+
+    fn refuse_all(&self, calls: &[u64]) {
+        let callers = calls
+            .iter()
+            .filter_map(|id| Some((*id, self.calls.get(id)?.who.process)));
+        callers.for_each(|(id, caller)| self.refuse(id, caller));
     }
 
     fn launch(&mut self, at: usize) {
@@ -388,13 +426,8 @@ impl Cluster {
             }
             Err(message) => {
                 process.state = DriverState::Down;
-                let callers = waiting
-                    .iter()
-                    .filter_map(|(id, _)| Some((*id, self.calls.get(id)?.who.process)));
-                callers
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .for_each(|(id, caller)| self.refuse(id, caller));
+                let waiting: Vec<u64> = waiting.into_iter().map(|(id, _)| id).collect();
+                self.refuse_all(&waiting);
                 ProcessChange::Failed(message)
             }
         };

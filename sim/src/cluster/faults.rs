@@ -84,22 +84,27 @@ impl Cluster {
         pinned.chain(injected.collect::<Vec<_>>()).collect()
     }
 
-    /// Whether a crash is pinned to this moment; if so it strikes now.
+    /// Whether a crash waits for its site.
+    pub(super) fn has_pins(&self) -> bool {
+        self.pinned.iter().any(|p| !p.struck)
+    }
+
+    /// Whether a crash is pinned to this moment of one of `processes`; if so it strikes now.
     pub(super) fn strike(
         &mut self,
-        process: &str,
+        processes: &[&str],
         effect: &str,
         objects: &dyn Fn(&Cluster) -> Vec<String>,
         phase: PlainPhase,
     ) -> bool {
-        if self.pinned.iter().all(|p| p.struck) {
+        if !self.has_pins() {
             return false;
         }
         let objects = objects(self);
         let mut due = None;
         for (nth, pinned) in self.pinned.iter_mut().enumerate().filter(|(_, p)| !p.struck) {
             if pinned.phase == phase
-                && pinned.process == process
+                && processes.contains(&pinned.process.as_str())
                 && pinned.effect == effect
                 && objects.contains(&pinned.object)
             {
@@ -112,11 +117,11 @@ impl Cluster {
         let Some(nth) = due else { return false };
         let pinned = &mut self.pinned[nth];
         pinned.struck = true;
-        let (victim, node, down) = (pinned.victim.clone(), pinned.node, pinned.down);
+        let (site, victim, node, down) = (pinned.process.clone(), pinned.victim.clone(), pinned.node, pinned.down);
         let text = format!("crash {victim} at {}", pinned.spelled);
         self.trace.push(Record {
             at: self.board.now(),
-            process: Arc::from(process),
+            process: Arc::from(site.as_str()),
             what: What::Fault(text),
         });
         // Both were looked up when the crash was pinned.
