@@ -11,11 +11,11 @@ use crate::runtime::Time;
 
 use super::clock::Clock;
 use super::json_patch::{self, JsonPatchError};
-use super::object::Object;
+use super::object::{Kind, Object};
 use super::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use super::strategy::Part;
 use super::write::{ApiError, Edit, Strings};
-use super::{defaults, fields, merge, quantity};
+use super::{defaults, fields, merge, quantity, strategic};
 
 /// The moment of a request, and what the wall clock shows then.
 pub(super) type Now = (Clock, Time);
@@ -23,6 +23,17 @@ pub(super) type Now = (Clock, Time);
 /// Applies one edit that was sent to `part`. Says whether it was a user's JSON, which may have touched anything.
 pub(super) fn apply(object: &mut Object, edit: &Edit, part: Part, now: Now) -> Result<bool, ApiError> {
     match edit {
+        Edit::Strategic(patch) => {
+            if is_custom(object) {
+                return Err(ApiError::unsupported_media_type(
+                    "application/strategic-merge-patch+json",
+                ));
+            }
+            let mut json = object.to_json();
+            strategic::apply(&mut json, patch).map_err(ApiError::bad_request)?;
+            *object = read_back(object, json)?;
+            Ok(true)
+        }
         Edit::Merge(patch) => {
             let mut json = object.to_json();
             json_patch::merge(&mut json, patch);
@@ -62,6 +73,14 @@ pub(super) fn apply(object: &mut Object, edit: &Edit, part: Part, now: Now) -> R
             Ok(false)
         }
     }
+}
+
+/// Whether the object is of a custom resource: the server knows no merge keys of those.
+fn is_custom(object: &Object) -> bool {
+    matches!(
+        object.kind(),
+        Kind::VolumeSnapshot | Kind::VolumeSnapshotContent | Kind::VolumeSnapshotClass
+    )
 }
 
 /// A typed edit that the server would silently drop is a bug of the controller that sent it: it is told.

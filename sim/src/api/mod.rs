@@ -24,6 +24,7 @@ pub mod server;
 mod server_tests;
 pub mod snapshot;
 mod store;
+mod strategic;
 mod strategy;
 mod validate;
 pub mod watch;

@@ -92,6 +92,15 @@ impl ApiError {
         ApiError::new(410, "Expired", message)
     }
 
+    /// 415: the kind takes no patches of this type.
+    pub fn unsupported_media_type(sent: &str) -> ApiError {
+        let accepted = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        let message = format!(
+            "the body of the request was in an unknown format ({sent}) - accepted media types include: {accepted}"
+        );
+        ApiError::new(415, "UnsupportedMediaType", message)
+    }
+
     /// 422: a `test` of a JSON patch fails, or the patch cannot be applied.
     pub fn unappliable() -> ApiError {
         let message = "the server rejected our request due to an error in our request";

@@ -137,6 +137,8 @@ pub enum Edit {
         /// How often by now.
         count: i32,
     },
+    /// A strategic merge patch, as a user sends it.
+    Strategic(serde_json::Value),
     /// An RFC 7386 merge patch, as a user sends it.
     Merge(serde_json::Value),
     /// An RFC 6902 patch, as a user sends it.

@@ -3,6 +3,7 @@
 //! [`Cluster::step`] releases the next entry of the agenda and performs it. Everything a process does goes the same way: its shell asks for an effect,
 //! the effect is performed when its turn comes, watchers and the process itself learn of it when theirs comes. Nothing else happens between two entries.
 
+mod data;
 mod deliver;
 mod drivers;
 mod faults;
@@ -26,7 +27,6 @@ use crate::trace::Trace;
 
 pub use drivers::{BoardClock, DriverSpec, Injection, Launch, Launching, Scripted, ScriptedCall};
 pub use latency::Latency;
-pub use leftovers::Inventory;
 pub use nodes::NodeSpec;
 pub use process::{Liveness, ProcessId, ProcessSpec};
 pub use user::USER;
@@ -96,7 +96,7 @@ pub struct Cluster {
     next_call: u64,
     changes: Vec<Change>,
     pinned: Vec<faults::Pinned>,
-    inventories: Vec<leftovers::Inventory>,
+    data: data::Data,
     user: Lane,
 }
 
@@ -121,7 +121,7 @@ impl Cluster {
             next_call: 1,
             changes: Vec::new(),
             pinned: Vec::new(),
-            inventories: Vec::new(),
+            data: data::Data::default(),
             user,
         }
     }
@@ -244,6 +244,8 @@ impl Cluster {
         write: &Arc<Write>,
     ) -> Result<crate::api::Written, crate::api::ApiError> {
         let now = self.now();
+        // Nobody watches events: those of more than an hour ago go when the next write comes, not by a timer.
+        self.api.expire_events(now);
         let before = if self.trace.is_on() { self.stored(write) } else { None };
         let result = self.api.write(component, write, now);
         if self.trace.is_on() {

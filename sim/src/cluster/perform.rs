@@ -78,7 +78,7 @@ impl Cluster {
         let call = Arc::new(call.clone());
         let process = &self.processes[who.process.0 as usize];
         let name = Arc::clone(&process.name);
-        if self.strike_call(&name, &call, PlainPhase::BeforeSend) && !self.is_current(who) {
+        if self.strike_call(who, &call, PlainPhase::BeforeSend) && !self.is_current(who) {
             return;
         }
         self.trace.push(Record {
@@ -100,12 +100,19 @@ impl Cluster {
             },
         );
         self.send_call(id, who, &call);
-        self.strike_call(&name, &call, PlainPhase::Received);
+        self.strike_call(who, &call, PlainPhase::Received);
     }
 
-    fn strike_call(&mut self, process: &str, call: &Call, phase: PlainPhase) -> bool {
+    /// A call belongs to two processes, the caller and the driver's: a crash may be pinned to either's site.
+    fn strike_call(&mut self, who: Who, call: &Call, phase: PlainPhase) -> bool {
+        if !self.has_pins() {
+            return false;
+        }
+        let caller = Arc::clone(&self.processes[who.process.0 as usize].name);
+        let callee = self.callee(who, call);
+        let sides: Vec<&str> = std::iter::once(&*caller).chain(callee.as_deref()).collect();
         self.strike(
-            process,
+            &sides,
             call.request.method(),
             &|cluster| cluster.objects_of_call(&call.request),
             phase,
@@ -115,7 +122,7 @@ impl Cluster {
     fn strike_write(&mut self, process: &str, write: &Write, phase: PlainPhase) -> bool {
         let target = write.target();
         self.strike(
-            process,
+            &[process],
             write.verb(),
             &|cluster| cluster.objects_of_write(&target),
             phase,
@@ -125,9 +132,9 @@ impl Cluster {
     pub(super) fn replied(&mut self, id: u64, result: Result<CsiReply, CallError>) {
         let Some(flight) = self.calls.get(&id) else { return };
         let (call, who) = (Arc::clone(&flight.call), flight.who);
-        let caller = Arc::clone(&self.processes[who.process.0 as usize].name);
-        // The victim is the caller, whose call is forgotten, or the driver, whose answer never leaves.
-        let cut = self.strike_call(&caller, &call, PlainPhase::BeforeReply);
+        // The victim may be the caller, whose call is forgotten with it, the driver, whose answer never leaves, or a bystander.
+        let struck = self.strike_call(who, &call, PlainPhase::BeforeReply);
+        let cut = struck && self.callee_is_dead(who, &call);
         let result = if cut { Cluster::cut() } else { result };
         let Some(flight) = self.calls.remove(&id) else { return };
         let now = self.board.now();
@@ -143,7 +150,7 @@ impl Cluster {
             self.trace.push(Record { at: now, process, what });
         }
         self.outcome(flight.who, flight.shell, flight.token, &Outcome::Reply(result));
-        self.strike_call(&caller, &call, PlainPhase::AfterReply);
+        self.strike_call(who, &call, PlainPhase::AfterReply);
     }
 
     /// The recorder of a process takes an event; what comes of it is written a little later.
@@ -162,7 +169,17 @@ impl Cluster {
 
     pub(super) fn emit(&mut self, id: ProcessId, component: &str, write: Write) {
         let name = Arc::clone(&self.processes[id.0 as usize].name);
-        // Events are best effort: a refusal is the recorder's to ignore.
-        let _ = self.write(&name, component, &Arc::new(write));
+        let write = Arc::new(write);
+        // Events are best effort: a refusal is the recorder's to ignore, unless the event is gone.
+        let Err(refusal) = self.write(&name, component, &write) else {
+            return;
+        };
+        let recorder = self.processes[id.0 as usize].recorders.get(component);
+        let again = recorder
+            .filter(|_| refusal.is_not_found())
+            .and_then(|r| r.recreate(&write));
+        if let Some(again) = again {
+            let _ = self.write(&name, component, &Arc::new(again));
+        }
     }
 }
