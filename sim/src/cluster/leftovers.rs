@@ -4,26 +4,10 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 
-use wavetank_driver::VolumeId;
-
 use super::Cluster;
 use crate::api::{Kind, fields};
-use crate::host::{Found, Storage};
-
-/// A storage system whose volumes must all belong to a PersistentVolume.
-pub type Inventory = Storage;
 
 impl Cluster {
-    /// Adds a storage system to look at.
-    pub fn add_inventory(&mut self, inventory: Inventory) {
-        self.inventories.push(inventory);
-    }
-
-    /// What a volume holds, without asking any driver.
-    pub fn contents(&self, volume: &VolumeId) -> Option<Vec<Found>> {
-        self.inventories.iter().find_map(|storage| storage.contents(volume))
-    }
-
     /// Everything that belongs to nothing, as sentences' subjects, in a fixed order.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
@@ -32,9 +16,9 @@ impl Cluster {
             .filter_map(|v| fields::volume_handle(v))
             .map(|(_, handle)| handle)
             .collect();
-        for inventory in &self.inventories {
+        for storage in self.storages() {
             left.extend(
-                inventory
+                storage
                     .volumes()
                     .iter()
                     .map(|v| v.id.to_string())
@@ -83,12 +67,13 @@ impl Cluster {
                         .iter()
                         .map(|(device, _, volume)| format!("the device {device} of {volume} on {node}")),
                 );
+                // Kubelet itself leaves the bare directory behind where a driver does not stage; with its record beside it, it was staged.
                 let staged = machine.paths_below("/var/lib/kubelet/plugins/kubernetes.io/csi");
                 left.extend(
                     staged
                         .into_iter()
-                        .filter(|(path, _)| path.ends_with("/globalmount"))
-                        .map(|(path, _)| format!("the directory {path} on {node}")),
+                        .filter(|(path, _)| path.ends_with("/vol_data.json"))
+                        .map(|(path, _)| format!("the staging record {path} on {node}")),
                 );
             }
         }

@@ -125,7 +125,7 @@ impl Cluster {
     pub(super) fn crash_machine(&mut self, node: &str) {
         let now = self.board.now();
         if let Some(state) = self.nodes.0.get_mut(node) {
-            state.machine.crash(now, &mut |_, _| Loss::default());
+            self.data.crash(&state.machine, now);
             state.disks.iter().for_each(|disk| disk.power_loss(Loss::default()));
             state.sockets.clear();
         }

@@ -134,6 +134,13 @@ impl Device {
         }
         // A device that was cut off takes nothing.
         let _ = self.flush();
+        self.release();
+    }
+
+    /// The machine has it no longer.
+    fn release(&self) {
+        self.storage
+            .set_in_use(&self.volume, &self.node, self.generation, false);
     }
 }
 
@@ -189,6 +196,9 @@ impl Kernel {
             size,
             dirty: Vec::new(),
         };
+        wanted
+            .storage
+            .set_in_use(wanted.volume, wanted.node, export.generation, true);
         self.devices.insert(path.clone(), device);
         Ok(path)
     }
@@ -209,6 +219,7 @@ impl Kernel {
         if let Some(mut device) = self.devices.remove(path) {
             // A device that was cut off takes nothing: its last writes are lost.
             let _ = device.flush();
+            device.release();
         }
         self.remove(path.as_str(), |_, _| Ok(()))
             .expect("a device that nobody uses has a node that nothing covers");

@@ -18,7 +18,7 @@ use wavetank_driver::{DevicePath, VolumeId};
 use crate::link::{MachineAnswer, MachineError, MachineOp, PathKind};
 use crate::runtime::Time;
 
-use super::cell::{BLOCK, Cell, ReadBack};
+use super::cell::{BLOCK, Backing, Cell, ReadBack};
 use super::errno::Errno;
 use super::filesystem::Node;
 use super::kernel::{Kernel, Spot, link_to};
@@ -123,6 +123,14 @@ impl Machine {
     /// [`PodError`].
     pub fn pod_read(&self, uid: &str, path: &str) -> Result<ReadBack, PodError> {
         self.for_pod(|kernel| kernel.pod_read(uid, path))
+    }
+
+    /// What a pod finds at one of its volumes' paths.
+    ///
+    /// # Errors
+    /// [`PodError`].
+    pub fn pod_backing(&self, uid: &str, path: &str) -> Result<Backing, PodError> {
+        self.for_pod(|kernel| kernel.pod_backing(uid, path))
     }
 
     /// A pod syncs one of its volumes.

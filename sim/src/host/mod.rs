@@ -40,6 +40,6 @@ pub use machine::{Inventory, Machine, OpenFile};
 pub use modelled::{HostSeat, ModelHost};
 pub use pods::{PodError, PodWrite, Written};
 pub use pool::ModelPool;
-pub use storage::{PlaceShape, Storage, StorageShape, VolumeTrouble};
+pub use storage::{Fate, PlaceShape, Storage, StorageShape, VolumeTrouble};
 pub use turns::{AtOnce, Fence, Gate, Loss, OpGate, Trouble, Turn, Turns};
 pub use witness::{Finding, FindingKind, Report, Witnesses};

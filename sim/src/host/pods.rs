@@ -14,6 +14,7 @@ use wavetank_driver::{Access, DevicePath};
 use crate::runtime::Time;
 
 use super::cell::{BLOCK, Backing, Cell, Origin, ReadBack, Stamp};
+use super::device::Device;
 use super::errno::Errno;
 use super::filesystem::{FsImage, Ino, Node};
 use super::kernel::{Kernel, SuperId};
@@ -281,11 +282,24 @@ impl Kernel {
                 (device, sup.cached.view.blocks_below(ino))
             }
         };
-        let on = device.map_or(Backing::NodeDisk, |device| Backing::Volume {
+        let on = self.backing(device);
+        Ok(ReadBack { on, found })
+    }
+
+    /// What a running pod finds at one of its volumes' paths: a volume, or the node's own disk.
+    pub(super) fn pod_backing(&self, uid: &str, path: &str) -> Result<Backing, PodError> {
+        let device = match self.seen_by(uid, path)? {
+            Seen::Device { path, .. } => Some(path),
+            Seen::Tree { sup, .. } => self.supers.get(&sup).ok_or(PodError::Io)?.device.clone(),
+        };
+        Ok(self.backing(device.and_then(|path| self.devices.get(&path))))
+    }
+
+    fn backing(&self, device: Option<&Device>) -> Backing {
+        device.map_or(Backing::NodeDisk, |device| Backing::Volume {
             driver: Arc::clone(&device.driver),
             id: device.volume.clone(),
-        });
-        Ok(ReadBack { on, found })
+        })
     }
 
     /// Makes what a running pod wrote at one of its volumes' paths durable.

@@ -77,6 +77,22 @@ pub struct VolumeTrouble {
     pub unreadable: bool,
 }
 
+/// What became of the bytes of a volume, beside what was written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They are in another volume now, too.
+    Copied {
+        /// The source: the handle of a volume or snapshot.
+        source: String,
+        /// The handle of the new volume or snapshot.
+        copy: String,
+    },
+    /// A node was cut off while its machine had the device: what it held in memory never arrives.
+    CutOff(VolumeId),
+    /// They are gone, for ever.
+    Deleted(String),
+}
+
 /// The storage system behind one driver. A clone is the same one.
 #[derive(Clone)]
 pub struct Storage(Arc<Mutex<State>>);
@@ -91,6 +107,8 @@ struct State {
     reachable: bool,
     /// Counts exports and mounts, so that each has a number of its own.
     generation: u64,
+    /// What nobody has taken yet, oldest first.
+    fates: Vec<Fate>,
 }
 
 struct Place {
@@ -131,6 +149,7 @@ impl Storage {
             forgets_to_discard: shape.forgets_to_discard,
             reachable: true,
             generation: 0,
+            fates: Vec::new(),
         })))
     }
 
@@ -151,9 +170,21 @@ impl Storage {
         let mut state = self.state();
         let reach = state.nodes.remove(id);
         for volume in reach.map(|reach| reach.volumes).unwrap_or_default() {
-            if let Some(volume) = state.volumes.get_mut(&volume) {
-                volume.exports.remove(id);
-            }
+            state.cut_off(&volume, id);
+        }
+    }
+
+    /// What became of the bytes of volumes since the last time this was asked, oldest first.
+    pub fn take_fates(&self) -> Vec<Fate> {
+        std::mem::take(&mut self.state().fates)
+    }
+
+    /// A machine has a device for an export from now on, or has it no longer.
+    pub(super) fn set_in_use(&self, id: &VolumeId, node: &NodeId, generation: u64, in_use: bool) {
+        let mut state = self.state();
+        let export = state.volumes.get_mut(id).and_then(|v| v.exports.get_mut(node));
+        if let Some(export) = export.filter(|e| e.generation == generation) {
+            export.in_use = in_use;
         }
     }
 
@@ -253,6 +284,14 @@ impl State {
         self.generation
     }
 
+    /// Ends a node's way to a volume.
+    fn cut_off(&mut self, id: &VolumeId, node: &NodeId) {
+        let ended = self.volumes.get_mut(id).and_then(|v| v.exports.remove(node));
+        if ended.is_some_and(|export| export.in_use) {
+            self.fates.push(Fate::CutOff(id.clone()));
+        }
+    }
+
     fn shown(&self, id: &VolumeId, volume: &Volume) -> PoolVolume {
         volume.shown(id, &self.places[volume.place].shape.segments)
     }
@@ -322,6 +361,14 @@ impl Managed<'_> {
         };
         let shown = self.0.shown(&new.id, &volume);
         self.0.volumes.insert(new.id.clone(), volume);
+        if let Some(source) = &new.source {
+            let source = match source {
+                Source::Volume(id) => id.to_string(),
+                Source::Snapshot(id) => id.to_string(),
+            };
+            let copy = new.id.to_string();
+            self.0.fates.push(Fate::Copied { source, copy });
+        }
         Ok(shown)
     }
 
@@ -391,6 +438,7 @@ impl Managed<'_> {
             return refused(PoolErrorKind::InUse, format!("volume {id} is exported to node {node}"));
         }
         if let Some(volume) = self.0.volumes.remove(id) {
+            self.0.fates.push(Fate::Deleted(id.to_string()));
             let place = &mut self.0.places[volume.place];
             place.promised -= volume.size.0;
             if self.0.forgets_to_discard {
@@ -500,15 +548,14 @@ impl Managed<'_> {
                 access,
                 generation,
                 context: context.clone(),
+                in_use: false,
             },
         );
         Ok(context)
     }
 
     pub(super) fn unexport(&mut self, id: &VolumeId, node: &NodeId) {
-        if let Some(volume) = self.0.volumes.get_mut(id) {
-            volume.exports.remove(node);
-        }
+        self.0.cut_off(id, node);
         if let Some(reach) = self.0.nodes.get_mut(node) {
             reach.volumes.remove(id);
         }
@@ -529,7 +576,12 @@ impl Managed<'_> {
             }
         }
         for cut in new {
-            let State { snapshots, volumes, .. } = &mut *self.0;
+            let State {
+                snapshots,
+                volumes,
+                fates,
+                ..
+            } = &mut *self.0;
             if let (None, Some(volume)) = (snapshots.get(&cut.id), volumes.get(&cut.volume)) {
                 let snapshot = Snapshot {
                     volume: cut.volume.clone(),
@@ -539,13 +591,19 @@ impl Managed<'_> {
                     content: volume.copy(),
                 };
                 snapshots.insert(cut.id.clone(), snapshot);
+                fates.push(Fate::Copied {
+                    source: cut.volume.to_string(),
+                    copy: cut.id.to_string(),
+                });
             }
         }
         Ok(new.iter().filter_map(|cut| self.snapshot(&cut.id)).collect())
     }
 
     pub(super) fn delete_snapshot(&mut self, id: &SnapshotId) {
-        self.0.snapshots.remove(id);
+        if self.0.snapshots.remove(id).is_some() {
+            self.0.fates.push(Fate::Deleted(id.to_string()));
+        }
     }
 
     pub(super) fn snapshot(&mut self, id: &SnapshotId) -> Option<PoolSnapshot> {

@@ -59,6 +59,8 @@ pub(super) struct Export {
     /// Different for every time the volume was exported: a device of an earlier time is dead.
     pub generation: u64,
     pub context: PublishContext,
+    /// The node's machine has a device for it.
+    pub in_use: bool,
 }
 
 /// A volume of the storage system.

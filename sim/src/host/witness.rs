@@ -150,12 +150,37 @@ impl Report {
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
+
+    /// The first finding and how many more there are, as a sentence; nothing if all is sound.
+    pub fn complaint(&self) -> Option<String> {
+        let first = self.findings.first()?;
+        Some(match self.findings.len() - 1 {
+            0 => first.to_string(),
+            more => format!("{first}; and {more} more"),
+        })
+    }
 }
 
 impl Witnesses {
     /// The sequence number of the next block written to a volume.
     pub fn next_sequence(&self, volume: &VolumeKey) -> u64 {
         self.volumes.get(volume).map_or(1, |witness| witness.sequence + 1)
+    }
+
+    /// The first block of a file (or raw device: empty) behind all that were written to it.
+    pub fn next_block(&self, volume: &VolumeKey, file: &str) -> u64 {
+        let places = self.volumes.get(volume).map(|witness| &witness.places);
+        let blocks = places.into_iter().flat_map(|places| places.keys());
+        blocks
+            .filter(|(name, _)| **name == *file)
+            .map(|(_, block)| block + 1)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The volumes of which anything is known and that are not deleted, in order.
+    pub fn volumes(&self) -> impl Iterator<Item = &VolumeKey> {
+        self.volumes.keys()
     }
 
     /// A pod was told that these blocks were written.
@@ -199,7 +224,9 @@ impl Witnesses {
 
     /// `copy` was made of `source` as it is now on its device: unsynced writes may be in it or not.
     pub fn copied(&mut self, source: &VolumeKey, copy: VolumeKey) {
-        let mut witness = self.volumes.get(source).cloned().unwrap_or_default();
+        let Some(mut witness) = self.volumes.get(source).cloned() else {
+            return;
+        };
         for history in witness.places.values_mut() {
             history.durable.extend(history.unsynced.drain(..).map(Some));
         }

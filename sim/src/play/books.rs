@@ -6,25 +6,24 @@ use k8s_openapi::api::core::v1::Event;
 use wavetank_proto::csi::v1 as csi;
 
 use crate::api::{Kind, ObjKey, Object, ObjectRef, fields};
-use crate::link::{CsiReply, CsiRequest, Socket};
-use crate::runtime::Time;
-use crate::scenario::{Call, Code, EventType, SeenCall, SeenEvent};
+use crate::link::{Call, CsiReply, CsiRequest, Socket};
+use crate::scenario::{Call as CallName, Code, EventType, SeenCall, SeenEvent};
 use crate::trace::{Record, Trace, What};
 
 /// What the conditions of a scenario are judged by.
 #[derive(Default)]
 pub struct Books {
     read: usize,
-    /// Calls that have been answered, in order.
+    /// Calls, in the order in which they were sent.
     pub calls: Vec<SeenCall>,
+    /// Which of them are under way, by the id of the call.
+    open: BTreeMap<u64, usize>,
     /// Events by the object they are about, newest state of each.
     events: BTreeMap<ObjectRef, BTreeMap<ObjKey, SeenEvent>>,
     /// How many writes of events about an object have been seen.
     event_writes: BTreeMap<ObjectRef, u64>,
     /// Volume handle to the key of its claim.
     handles: BTreeMap<String, ObjKey>,
-    /// When the volume of a claim was made.
-    made: BTreeMap<ObjKey, Time>,
     /// The PersistentVolumes that a claim has had, by name.
     volumes: BTreeMap<ObjKey, BTreeSet<String>>,
     /// Claims by UID.
@@ -74,42 +73,44 @@ impl Books {
         self.handles.get(handle)
     }
 
-    /// When the volume of a claim was made.
-    pub fn made_at(&self, claim: &ObjKey) -> Option<Time> {
-        self.made.get(claim).copied()
-    }
-
     fn take(&mut self, record: &Record) {
         match &record.what {
             What::Write {
                 result: Ok(written), ..
             } => self.object(&written.object),
-            What::Reply { call, result, .. } => {
+            What::Call { id, call } => self.sent(*id, call, &record.process),
+            What::Reply { id, call, result, .. } => {
                 let code = match result {
                     Ok(reply) => {
-                        self.learn_handle(&call.request, reply, record.at);
+                        self.learn_handle(&call.request, reply);
                         Code::Ok
                     }
                     Err(status) => code(status.code()),
                 };
-                let Some(name) = Call::parse(call.request.method()) else {
-                    return;
-                };
-                let node = node_of(&call.request).or_else(|| {
-                    let (_, node) = record.process.split_once('/')?;
-                    (call.socket == Socket::Node).then(|| node.to_owned())
-                });
-                let claim = self.claim_of_request(&call.request).map(spelled);
-                self.calls.push(SeenCall {
-                    call: name,
-                    driver: call.driver.to_string(),
-                    node,
-                    claim,
-                    code,
-                });
+                if let Some(at) = self.open.remove(id) {
+                    self.calls[at].code = Some(code);
+                }
             }
             _ => {}
         }
+    }
+
+    fn sent(&mut self, id: u64, call: &Call, caller: &str) {
+        let Some(name) = CallName::parse(call.request.method()) else {
+            return;
+        };
+        let node = node_of(&call.request).or_else(|| {
+            let (_, node) = caller.split_once('/')?;
+            (call.socket == Socket::Node).then(|| node.to_owned())
+        });
+        self.open.insert(id, self.calls.len());
+        self.calls.push(SeenCall {
+            call: name,
+            driver: call.driver.to_string(),
+            node,
+            claim: self.claim_of_request(&call.request).map(spelled),
+            code: None,
+        });
     }
 
     fn object(&mut self, object: &Object) {
@@ -179,14 +180,13 @@ impl Books {
             .insert(ObjKey::of(&event.metadata), seen);
     }
 
-    fn learn_handle(&mut self, request: &CsiRequest, reply: &CsiReply, at: Time) {
+    fn learn_handle(&mut self, request: &CsiRequest, reply: &CsiReply) {
         if let (
             CsiRequest::CreateVolume(request),
             CsiReply::CreateVolume(csi::CreateVolumeResponse { volume: Some(volume) }),
         ) = (request, reply)
             && let Some(claim) = self.claim_by_name(&request.name).cloned()
         {
-            self.made.entry(claim.clone()).or_insert(at);
             self.handles.insert(volume.volume_id.clone(), claim);
         }
     }

@@ -44,7 +44,7 @@ pub(super) fn add(
         driver.options.topology &= placed;
         let driver = &driver;
         let storage = storage(driver, &shape.nodes);
-        cluster.add_inventory(storage.clone());
+        cluster.add_storage(driver.name.as_str(), storage.clone());
         let start = factories.get(&driver.name).cloned().unwrap_or_else(reference);
         let seats = Seats {
             driver: Arc::from(driver.name.as_str()),

@@ -62,14 +62,13 @@ struct Player<'a> {
     scenario: &'a Scenario,
     cluster: Cluster,
     books: Books,
-    ledgers: pods::Ledgers,
     failures: Vec<Failure>,
 }
 
 /// Steps and expectations stop after this much virtual time in one wait.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
-/// One request of kubectl, there and back: objects of one file follow each other at this distance.
+/// What the user of a scenario takes from knowing what to do until the API server has the request: a kubectl starts, reads and connects.
 const KUBECTL: Duration = Duration::from_millis(10);
 
 /// Plays a scenario to its end.
@@ -87,7 +86,6 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             scenario: &scenario,
             cluster,
             books,
-            ledgers: pods::Ledgers::new(),
             failures: Vec::new(),
         };
         player.run(&options).await;

@@ -1,18 +1,16 @@
-//! What pods write to their volumes and read back, and the ledger of what must be there.
+//! What pods write to their volumes and read back.
 //!
-//! Every block says who wrote it, where, and as which write of that volume. A block that is missing, older than what was acknowledged, torn, or
-//! somebody else's is told apart from one that is as it was written.
+//! Every block says who wrote it, where, and as which write of that volume. The cluster's witness knows what must be there; a block that is missing,
+//! older than what was acknowledged, torn, or somebody else's is told apart from one that is as it was written.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use wavetank_driver::VolumeId;
 
 use super::Player;
 use crate::api::{ObjKey, fields};
-use crate::host::{Backing, Cell, Found, Origin, PodError, PodWrite, Stamp, VolumeKey};
-use crate::runtime::Time;
+use crate::cluster::Cluster;
+use crate::host::{Backing, Machine, Origin, PodError, PodWrite, Report, VolumeKey};
 use crate::scenario::{DEFAULT_NAMESPACE, Errno, Verify, Write};
 
 /// The root of the pods' directories on a node.
@@ -20,41 +18,66 @@ const PODS: &str = "/var/lib/kubelet/pods";
 /// The file that a writer uses when the scenario names none.
 const FILE: &str = "data";
 
-/// What was written to one volume, by file and block: the last acknowledged stamp.
-#[derive(Clone, Debug, Default)]
-pub struct Written {
-    blocks: BTreeMap<(Arc<str>, u64), Entry>,
-    sequence: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    stamp: Stamp,
-    synced: bool,
-    at: Time,
-}
-
-/// The ledgers of all volumes, by PersistentVolume, or by pod and volume for an inline one.
-pub type Ledgers = BTreeMap<String, Written>;
-
 /// A volume as one pod reaches it.
 struct Reach {
     pod: String,
     uid: String,
     node: String,
-    /// Its ledger: the PersistentVolume, or the pod's UID and the volume for an inline one.
-    volume: String,
     /// What people call it: the claim, or pod and volume.
     label: String,
     /// Its path on the node.
     path: String,
     /// The file in it.
     file: Arc<str>,
-    claim: Option<ObjKey>,
+    /// The driver and handle that must be behind the path. None for an inline volume, whose handle is kubelet's.
+    volume: Option<(String, String)>,
+}
+
+impl Reach {
+    fn machine<'a>(&self, cluster: &'a Cluster) -> Result<&'a Machine, String> {
+        cluster
+            .machine(&self.node)
+            .ok_or_else(|| format!("there is no node {}", self.node))
+    }
+
+    /// How the witness knows the volume that the pod means.
+    fn key(&self, cluster: &mut Cluster) -> Result<VolumeKey, String> {
+        if let Some((driver, handle)) = &self.volume {
+            return Ok(cluster.volume_key(driver, handle));
+        }
+        let backing = self.machine(cluster)?.pod_backing(&self.uid, &self.path);
+        match backing.map_err(|e| format!("{} cannot use {}: {e}", self.pod, self.label))? {
+            Backing::Volume { driver, id } => Ok(cluster.volume_key(&driver, id.as_str())),
+            Backing::NodeDisk => Err(self.nothing_mounted()),
+        }
+    }
+
+    fn nothing_mounted(&self) -> String {
+        format!(
+            "nothing is mounted at {} on {}: the pod has the node's own disk",
+            self.path, self.node
+        )
+    }
+
+    /// That the path leads to the volume that the pod means.
+    fn judge(&self, on: &Backing) -> Result<(), String> {
+        match (on, &self.volume) {
+            (Backing::NodeDisk, _) => Err(self.nothing_mounted()),
+            (Backing::Volume { driver, id }, Some((wanted, handle)))
+                if **driver != **wanted || id.as_str() != handle =>
+            {
+                Err(format!(
+                    "{} on {} leads to the volume {id} of {driver}, not to {handle} of {wanted}",
+                    self.path, self.node
+                ))
+            }
+            (Backing::Volume { .. }, _) => Ok(()),
+        }
+    }
 }
 
 impl Player<'_> {
-    /// A pod writes blocks.
+    /// A pod writes blocks behind those that are there.
     pub(super) async fn pod_write(&mut self, write: &Write) -> Result<(), String> {
         let reach = self.reach(
             &write.pod,
@@ -62,45 +85,29 @@ impl Player<'_> {
             write.path.as_deref(),
             write.volume.as_deref(),
         )?;
-        let now = self.now();
-        self.inherit(&reach);
-        let ledger = self.ledgers.entry(reach.volume.clone()).or_default();
-        let first = ledger.blocks.keys().filter(|(file, _)| *file == reach.file).count() as u64;
+        let key = reach.key(&mut self.cluster)?;
+        let (now, witnesses) = (self.now(), self.cluster.witnesses());
         let origin = Origin {
             pod: reach.pod.as_str().into(),
             uid: reach.uid.as_str().into(),
             node: reach.node.as_str().into(),
-            volume: VolumeKey::new(reach.volume.as_str(), 0),
+            volume: key.clone(),
         };
         let request = PodWrite {
             origin: Arc::new(origin),
             path: reach.path.clone(),
             file: Arc::clone(&reach.file),
-            first,
+            first: witnesses.next_block(&key, &reach.file),
             count: write.block_count(),
-            sequence: ledger.sequence + 1,
+            sequence: witnesses.next_sequence(&key),
             sync: write.sync,
         };
-        let machine = self
-            .cluster
-            .machine(&reach.node)
-            .ok_or_else(|| format!("there is no node {}", reach.node))?;
-        let written = machine
+        let written = reach
+            .machine(&self.cluster)?
             .pod_write(now, &request)
             .map_err(|e| format!("{} cannot write: {e}", reach.pod))?;
+        self.cluster.witnesses().wrote(&key, &written);
         let count = written.stamps.len();
-        for stamp in written.stamps {
-            ledger.sequence = ledger.sequence.max(stamp.sequence);
-            let entry = Entry {
-                synced: written.synced,
-                at: now,
-                stamp: stamp.clone(),
-            };
-            ledger.blocks.insert((Arc::clone(&reach.file), stamp.block), entry);
-        }
-        if written.synced {
-            ledger.blocks.values_mut().for_each(|entry| entry.synced = true);
-        }
         let end = written.stopped.map_or_else(String::new, |why| format!(", then {why}"));
         self.cluster.note_step(format!(
             "{} on {} writes {count} blocks to {}{end}",
@@ -109,7 +116,7 @@ impl Player<'_> {
         judge(write.expect, written.stopped, count)
     }
 
-    /// A pod reads back what must be there.
+    /// A pod reads back what must be there: one file if a path is given, else the whole volume.
     pub(super) async fn pod_verify(&mut self, verify: &Verify) -> Result<(), String> {
         let reach = self.reach(
             &verify.pod,
@@ -117,83 +124,39 @@ impl Player<'_> {
             verify.path.as_deref(),
             verify.volume.as_deref(),
         )?;
-        self.inherit(&reach);
-        let machine = self
-            .cluster
-            .machine(&reach.node)
-            .ok_or_else(|| format!("there is no node {}", reach.node))?;
-        let read = machine
+        let key = reach.key(&mut self.cluster)?;
+        let mut read = reach
+            .machine(&self.cluster)?
             .pod_read(&reach.uid, &reach.path)
             .map_err(|e| format!("{} cannot read: {e}", reach.pod))?;
-        if read.on == Backing::NodeDisk {
-            return Err(format!(
-                "nothing is mounted at {} on {}: the pod reads the node's own disk",
-                reach.path, reach.node
-            ));
+        reach.judge(&read.on)?;
+        let mut report = self.cluster.witnesses().verify(&key, &read);
+        if verify.path.is_some() {
+            read.found.retain(|found| found.file == reach.file);
+            report.findings.retain(|finding| finding.file == reach.file);
         }
-        let none = Written::default();
-        let ledger = self.ledgers.get(&reach.volume).unwrap_or(&none);
-        compare(ledger, &read.found)?;
+        sound(&reach.label, &report)?;
+        let count = read.found.len();
         if let Some(blocks) = verify.blocks
-            && read.found.len() as u64 != blocks
+            && count as u64 != blocks
         {
-            return Err(format!("{} blocks are there, not {blocks}", read.found.len()));
+            return Err(format!("{count} blocks are there, not {blocks}"));
         }
         self.cluster.note_step(format!(
-            "{} on {} reads {} blocks of {}: as written",
-            reach.pod,
-            reach.node,
-            read.found.len(),
-            reach.label
+            "{} on {} reads {count} blocks of {}: as written",
+            reach.pod, reach.node, reach.label
         ));
         Ok(())
     }
 
     /// Every synced block of every volume that still exists is as it was written.
     pub(super) fn data_intact(&mut self) -> Result<(), String> {
-        for (name, ledger) in &self.ledgers {
-            let Some(volume) = self.cluster.get::<PersistentVolume>(&ObjKey::cluster(name.as_str())) else {
-                continue;
-            };
-            let Some((_, handle)) = fields::volume_handle(volume) else {
-                continue;
-            };
-            let Some(found) = self.cluster.contents(&VolumeId::from(handle)) else {
-                continue;
-            };
-            let label = fields::volume_claim_key(volume).map_or_else(|| name.clone(), |claim| claim.to_string());
-            compare(ledger, &found).map_err(|why| format!("{label}: {why}"))?;
+        for (handle, report) in self.cluster.verify_volumes() {
+            let claim = self.books.claim_of(&handle);
+            let label = claim.map_or_else(|| format!("volume {handle}"), ToString::to_string);
+            sound(&label, &report)?;
         }
         Ok(())
-    }
-
-    /// The volume of a new claim with another claim as its source begins with what that one had when the copy was made.
-    fn inherit(&mut self, reach: &Reach) {
-        if self.ledgers.contains_key(&reach.volume) {
-            return;
-        }
-        let Some(claim) = reach
-            .claim
-            .as_ref()
-            .and_then(|key| self.cluster.get::<PersistentVolumeClaim>(key))
-        else {
-            return;
-        };
-        let source = claim
-            .spec
-            .as_ref()
-            .and_then(|s| s.data_source.as_ref())
-            .filter(|s| s.kind == "PersistentVolumeClaim");
-        let Some(source) = source else { return };
-        let from = ObjKey::new(fields::namespace(&claim.metadata), source.name.as_str());
-        let cut = self.books.made_at(&ObjKey::of(&claim.metadata)).unwrap_or(Time::NEVER);
-        let volumes = self.books.volumes_of(&from);
-        let Some(ledger) = volumes.iter().find_map(|name| self.ledgers.get(name)) else {
-            return;
-        };
-        let mut copy = ledger.clone();
-        copy.blocks.retain(|_, entry| entry.at <= cut);
-        self.ledgers.insert(reach.volume.clone(), copy);
     }
 
     fn reach(
@@ -218,38 +181,59 @@ impl Player<'_> {
         let uid = fields::uid(&object.metadata);
         let claim = fields::pod_claim(object, source)
             .map(|c| ObjKey::new(fields::namespace(&object.metadata), c.claim.as_ref()));
-        let (label, directory, block) = match &claim {
-            Some(claim) => {
-                let found = self
-                    .cluster
-                    .get::<PersistentVolumeClaim>(claim)
-                    .ok_or_else(|| format!("there is no claim {claim}"))?;
-                let block = fields::claim_mode(found) == "Block";
-                (claim.to_string(), fields::claim_volume(found).to_owned(), block)
-            }
-            None => (format!("{key}/{name}"), name.clone(), false),
-        };
+        let claimed = claim.as_ref().map(|claim| self.claimed(claim)).transpose()?;
+        let block = claimed.as_ref().is_some_and(|claimed| claimed.block);
+        let directory = claimed
+            .as_ref()
+            .map_or(name.as_str(), |claimed| claimed.volume.as_str());
         let path = if block {
             format!("{PODS}/{uid}/volumeDevices/kubernetes.io~csi/{directory}")
         } else {
             format!("{PODS}/{uid}/volumes/kubernetes.io~csi/{directory}/mount")
         };
-        let file = if block { Arc::from("") } else { Arc::from(inside) };
-        let volume = if claim.is_some() {
-            directory
-        } else {
-            format!("{uid}/{name}")
-        };
         Ok(Reach {
-            label,
+            label: claim.map_or_else(|| format!("{key}/{name}"), |claim| claim.to_string()),
             pod: key.to_string(),
             uid: uid.to_owned(),
             node: node.to_owned(),
-            volume,
             path,
-            file,
-            claim,
+            file: if block { Arc::from("") } else { Arc::from(inside) },
+            volume: claimed.map(|claimed| (claimed.driver, claimed.handle)),
         })
+    }
+
+    /// What a claim is bound to.
+    fn claimed(&self, claim: &ObjKey) -> Result<Claimed, String> {
+        let found = self.cluster.get::<PersistentVolumeClaim>(claim);
+        let found = found.ok_or_else(|| format!("there is no claim {claim}"))?;
+        let name = fields::claim_volume(found).to_owned();
+        if name.is_empty() {
+            return Err(format!("the claim {claim} has no volume yet"));
+        }
+        let volume = self.cluster.get::<PersistentVolume>(&ObjKey::cluster(name.as_str()));
+        let volume = volume.ok_or_else(|| format!("there is no PersistentVolume {name}"))?;
+        let (driver, handle) = fields::volume_handle(volume)
+            .ok_or_else(|| format!("the PersistentVolume {name} belongs to no CSI driver"))?;
+        Ok(Claimed {
+            block: fields::claim_mode(found) == "Block",
+            driver: driver.to_owned(),
+            handle: handle.to_owned(),
+            volume: name,
+        })
+    }
+}
+
+struct Claimed {
+    volume: String,
+    driver: String,
+    handle: String,
+    block: bool,
+}
+
+fn sound(label: &str, report: &Report) -> Result<(), String> {
+    match report.complaint() {
+        None => Ok(()),
+        Some(complaint) => Err(format!("{label}: {complaint}")),
     }
 }
 
@@ -318,40 +302,5 @@ fn judge(expected: Option<Errno>, stopped: Option<PodError>, count: usize) -> Re
             "all {count} blocks were written, although {wanted} was expected"
         )),
         (None, Some(found)) => Err(format!("{found} after {count} blocks")),
-    }
-}
-
-/// Holds what was found against what must be there.
-fn compare(ledger: &Written, found: &[Found]) -> Result<(), String> {
-    let mut there: BTreeMap<(Arc<str>, u64), &Cell> = BTreeMap::new();
-    for block in found {
-        there.insert((Arc::clone(&block.file), block.block), &block.cell);
-    }
-    for (at, entry) in &ledger.blocks {
-        let (wanted, place) = (&entry.stamp, format!("{}[{}]", at.0, at.1));
-        match there.remove(at) {
-            Some(Cell::Stamp(stamp)) if stamp == wanted => {}
-            None if !entry.synced => {}
-            None => return Err(format!("lost: {place} is empty, `{wanted}` was acknowledged")),
-            Some(Cell::Torn(_)) if !entry.synced => {}
-            Some(Cell::Torn(stamp)) => return Err(format!("torn: {place} holds half of `{stamp}`")),
-            Some(Cell::Stamp(stamp)) if stamp.origin.volume != wanted.origin.volume => {
-                return Err(format!("foreign: {place} holds `{stamp}`, not `{wanted}`"));
-            }
-            Some(Cell::Stamp(stamp)) if stamp.sequence < wanted.sequence => {
-                return Err(format!(
-                    "stale: {place} holds `{stamp}`, but `{wanted}` was acknowledged"
-                ));
-            }
-            Some(Cell::Stamp(stamp)) => return Err(format!("doubled: {place} holds `{stamp}`, not `{wanted}`")),
-            Some(Cell::Bytes(_)) => return Err(format!("foreign: {place} holds bytes that no pod wrote")),
-        }
-    }
-    match there.into_iter().next() {
-        None => Ok(()),
-        Some(((file, block), Cell::Stamp(stamp))) => Err(format!(
-            "old: {file}[{block}] holds `{stamp}`, which was never written here"
-        )),
-        Some(((file, block), _)) => Err(format!("old: {file}[{block}] holds bytes that were never written here")),
     }
 }

@@ -28,15 +28,15 @@ impl Player<'_> {
         }
         match step {
             Step::Apply(apply) => self.apply(apply).await,
-            Step::Patch(patch) => self.patch(patch),
+            Step::Patch(patch) => self.patch(patch).await,
             Step::Delete(delete) => self.delete(delete).await,
             Step::Wait(wait) => self.wait(&wait.until, wait.within.get()).await,
             Step::Write(write) => self.pod_write(write).await,
             Step::Verify(verify) => self.pod_verify(verify).await,
-            Step::Cordon(node) => self.node_edit(node, "cordon", Edit::Unschedulable(true)),
-            Step::Uncordon(node) => self.node_edit(node, "uncordon", Edit::Unschedulable(false)),
-            Step::Taint(taint) => self.taint(taint),
-            Step::Untaint(untaint) => self.untaint(untaint),
+            Step::Cordon(node) => self.schedulable(node, false).await,
+            Step::Uncordon(node) => self.schedulable(node, true).await,
+            Step::Taint(taint) => self.taint(taint).await,
+            Step::Untaint(untaint) => self.untaint(untaint).await,
             Step::Run(duration) => {
                 self.cluster.run_for(duration.get()).await;
                 Ok(())
@@ -60,20 +60,22 @@ impl Player<'_> {
         apply.judge_reading()?;
         let mut refused: Option<ApiError> = None;
         for manifest in &apply.manifests {
+            self.cluster.run_for(KUBECTL).await;
             if let Err(error) = self.cluster.create_or_merge(manifest) {
                 refused = Some(error);
                 break;
             }
-            self.cluster.run_for(KUBECTL).await;
         }
         let answer = refused.as_ref().map_or(Ok(()), |e| Err((e.code, e.message.as_str())));
         Refusal::judge(apply.refused.as_ref(), answer)
     }
 
-    fn patch(&mut self, patch: &Patch) -> Outcome {
+    async fn patch(&mut self, patch: &Patch) -> Outcome {
+        self.cluster.run_for(KUBECTL).await;
         let edit = match patch.type_ {
             PatchType::Json => Edit::Json(patch.patch.clone()),
-            PatchType::Merge | PatchType::Strategic => Edit::Merge(patch.patch.clone()),
+            PatchType::Merge => Edit::Merge(patch.patch.clone()),
+            PatchType::Strategic => Edit::Strategic(patch.patch.clone()),
         };
         let status = patch.subresource.is_some();
         for target in self.targets(&patch.target)? {
@@ -87,6 +89,7 @@ impl Player<'_> {
     }
 
     async fn delete(&mut self, delete: &Delete) -> Outcome {
+        self.cluster.run_for(KUBECTL).await;
         let targets = self.targets(&delete.target)?;
         for target in &targets {
             let grace_seconds = if delete.force {
@@ -126,7 +129,14 @@ impl Player<'_> {
             .map_err(|e| format!("{verb} {node}: {}", e.message))
     }
 
-    fn taint(&mut self, taint: &Taint) -> Outcome {
+    async fn schedulable(&mut self, node: &str, schedulable: bool) -> Outcome {
+        self.cluster.run_for(KUBECTL).await;
+        let verb = if schedulable { "uncordon" } else { "cordon" };
+        self.node_edit(node, verb, Edit::Unschedulable(!schedulable))
+    }
+
+    async fn taint(&mut self, taint: &Taint) -> Outcome {
+        self.cluster.run_for(KUBECTL).await;
         let mut taints = self.taints(&taint.node)?;
         let wanted = k8s_openapi::api::core::v1::Taint {
             key: taint.key.clone(),
@@ -139,7 +149,8 @@ impl Player<'_> {
         self.node_edit(&taint.node, "taint", Edit::Taints(taints))
     }
 
-    fn untaint(&mut self, untaint: &Untaint) -> Outcome {
+    async fn untaint(&mut self, untaint: &Untaint) -> Outcome {
+        self.cluster.run_for(KUBECTL).await;
         let mut taints = self.taints(&untaint.node)?;
         taints.retain(|t| t.key != untaint.key || untaint.effect.is_some_and(|e| e.as_str() != t.effect));
         self.node_edit(&untaint.node, "untaint", Edit::Taints(taints))
