@@ -220,7 +220,7 @@ pub struct CallCondition {
     /// For the volume of which claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// Answered with this code; any if left out.
+    /// Answered with this code. If left out every call counts that was made, also one that nobody answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
     /// Exactly so often; 0 for never.

@@ -10,7 +10,8 @@ use super::names::{Call, Code, Errno};
 use super::site::{Process, Site};
 use crate::api::quantity::Amount;
 
-/// One step. Each is a map of one key; steps follow each other without a pause in virtual time.
+/// One step. Each is a map of one key. Steps follow each other without a pause, but each request of the user takes 10 ms of virtual time to reach
+/// the API server, as kubectl does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "a step")]
