@@ -74,7 +74,7 @@ fn part(edit: &Edit) -> Json {
         } => json!({"count": count, "message": message}),
         Edit::EventSeen { count, message: None } => json!({"count": count}),
         Edit::EventSeries { count } => json!({"series": {"count": count}}),
-        Edit::Merge(patch) | Edit::Json(patch) => patch.clone(),
+        Edit::Merge(patch) | Edit::Strategic(patch) | Edit::Json(patch) => patch.clone(),
     }
 }
 

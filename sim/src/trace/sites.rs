@@ -1,6 +1,7 @@
 //! The sites that a run met, in the spelling of scenarios: where a fault may be pinned.
 //!
-//! A call is met by its caller, an API write by its writer. The object is the one that a scenario can name: the claim behind a volume, its
+//! A call is met by its caller, an API write by its writer. (A crash may be pinned to a call in the name of the driver's process, too: `driver-controller`
+//! for `provisioner`; that is the same site and not listed twice.) The object is the one that a scenario can name: the claim behind a volume, its
 //! PersistentVolume or its attachment; everything else by its own name. What the user does and what recorders write is no site.
 
 use std::collections::BTreeMap;
