@@ -18,6 +18,8 @@ pub struct Books {
     pub calls: Vec<SeenCall>,
     /// Which of them are under way, by the id of the call.
     open: BTreeMap<u64, usize>,
+    /// How many were answered.
+    answered: u64,
     /// Events by the object they are about, newest state of each.
     events: BTreeMap<ObjectRef, BTreeMap<ObjKey, SeenEvent>>,
     /// How many writes of events about an object have been seen.
@@ -73,6 +75,11 @@ impl Books {
         self.handles.get(handle)
     }
 
+    /// How often a call was made or answered: while it stays, so does every judgement of calls.
+    pub fn call_changes(&self) -> u64 {
+        self.calls.len() as u64 + self.answered
+    }
+
     fn take(&mut self, record: &Record) {
         match &record.what {
             What::Write {
@@ -89,6 +96,7 @@ impl Books {
                 };
                 if let Some(at) = self.open.remove(id) {
                     self.calls[at].code = Some(code);
+                    self.answered += 1;
                 }
             }
             _ => {}

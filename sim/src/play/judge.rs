@@ -45,7 +45,7 @@ fn signature(cluster: &Cluster, books: &Books, condition: &Condition) -> u64 {
                 all.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(of(t))
             })
         }
-        Condition::Call(_) => books.calls.len() as u64,
+        Condition::Call(_) => books.call_changes(),
         Condition::All(all) => all.all.iter().fold(0, |sum, c| {
             sum.wrapping_mul(31).wrapping_add(signature(cluster, books, c))
         }),
