@@ -15,6 +15,7 @@ use super::style::{self, BOLD, DIM};
 use super::{Follow, Record, Trace, What};
 use crate::api::{Kind, Object, Write};
 use crate::cluster::USER;
+use crate::link::MachineError;
 
 /// What is shown of a trace.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +64,10 @@ pub fn write(out: &mut dyn io::Write, trace: &Trace, options: &TextOptions) -> i
 
 fn is_shown(record: &Record, options: &TextOptions) -> bool {
     match &record.what {
-        What::Machine { error, .. } => options.verbose || error.is_some(),
+        // What is not there is what cleaning up usually finds.
+        What::Machine { error, .. } => {
+            options.verbose || error.as_ref().is_some_and(|e| !matches!(e, MachineError::Missing(_)))
+        }
         _ => true,
     }
 }
