@@ -1,0 +1,41 @@
+//! The README shows what the program prints today.
+
+use std::path::Path;
+
+use wavetank_sim::play::{Options, play};
+use wavetank_sim::scenario::load_file;
+use wavetank_sim::trace::{TextOptions, text};
+
+#[test]
+fn the_trace_in_the_readme_is_the_trace_of_its_command() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("the README is there");
+    let shown = readme
+        .split("<!-- trace:begin -->")
+        .nth(1)
+        .and_then(|rest| rest.split("<!-- trace:end -->").next());
+    let shown: Vec<&str> = shown
+        .expect("the README has a trace")
+        .lines()
+        .filter(|l| l.starts_with(' '))
+        .collect();
+    assert!(
+        shown.len() > 20,
+        "the trace in the README has shrunk to {} lines",
+        shown.len()
+    );
+    let scenario =
+        load_file(&root.join("scenarios/lifecycle/dynamic-immediate.yaml")).expect("the scenario is well-formed");
+    let report = play(&scenario, &Options::default());
+    let mut page = Vec::new();
+    text::write(&mut page, &report.trace, &TextOptions::default()).expect("memory takes what is written");
+    let page = String::from_utf8(page).expect("traces are UTF-8");
+    let mut printed = page.lines();
+    for line in shown {
+        // Left out are events, questions and repeats; what is shown stands there word for word and in this order.
+        assert!(
+            printed.any(|p| p.trim_end() == line.trim_end()),
+            "the program no longer prints this line here:\n{line}\n\n{page}"
+        );
+    }
+}
