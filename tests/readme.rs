@@ -30,6 +30,7 @@ fn the_trace_in_the_readme_is_the_trace_of_its_command() {
     let mut page = Vec::new();
     text::write(&mut page, &report.trace, &TextOptions::default()).expect("memory takes what is written");
     let page = String::from_utf8(page).expect("traces are UTF-8");
+    let page = anstream::adapter::strip_str(&page).to_string();
     let mut printed = page.lines();
     for line in shown {
         // Left out are events, questions and repeats; what is shown stands there word for word and in this order.
