@@ -145,42 +145,8 @@ impl Bare {
         let CsiReply::ControllerPublishVolume(attached) = send(&self.controller, attach).await else {
             panic!("the driver did not publish")
         };
-        self.questions(3).await;
-        let stage = csi::NodeStageVolumeRequest {
-            volume_id: id.clone(),
-            publish_context: attached.publish_context.clone(),
-            staging_target_path: staging.clone(),
-            volume_capability: Some(capability()),
-            ..Default::default()
-        };
-        send(&self.node, stage).await;
-        self.questions(3).await;
-        let publish = csi::NodePublishVolumeRequest {
-            volume_id: id.clone(),
-            publish_context: attached.publish_context,
-            staging_target_path: staging.clone(),
-            target_path: target.clone(),
-            volume_capability: Some(capability()),
-            ..Default::default()
-        };
-        send(&self.node, publish).await;
-        send(
-            &self.node,
-            csi::NodeUnpublishVolumeRequest {
-                volume_id: id.clone(),
-                target_path: target,
-            },
-        )
-        .await;
-        self.questions(1).await;
-        send(
-            &self.node,
-            csi::NodeUnstageVolumeRequest {
-                volume_id: id.clone(),
-                staging_target_path: staging,
-            },
-        )
-        .await;
+        self.on_the_node(&id, &attached.publish_context, &staging, &target)
+            .await;
         let detach = csi::ControllerUnpublishVolumeRequest {
             volume_id: id.clone(),
             node_id: "node-1".into(),
@@ -192,6 +158,51 @@ impl Bare {
             csi::DeleteVolumeRequest {
                 volume_id: id,
                 ..Default::default()
+            },
+        )
+        .await;
+    }
+
+    async fn on_the_node(
+        &self,
+        id: &str,
+        context: &std::collections::BTreeMap<String, String>,
+        staging: &str,
+        target: &str,
+    ) {
+        self.questions(3).await;
+        let stage = csi::NodeStageVolumeRequest {
+            volume_id: id.into(),
+            publish_context: context.clone(),
+            staging_target_path: staging.into(),
+            volume_capability: Some(capability()),
+            ..Default::default()
+        };
+        send(&self.node, stage).await;
+        self.questions(3).await;
+        let publish = csi::NodePublishVolumeRequest {
+            volume_id: id.into(),
+            publish_context: context.clone(),
+            staging_target_path: staging.into(),
+            target_path: target.into(),
+            volume_capability: Some(capability()),
+            ..Default::default()
+        };
+        send(&self.node, publish).await;
+        send(
+            &self.node,
+            csi::NodeUnpublishVolumeRequest {
+                volume_id: id.into(),
+                target_path: target.into(),
+            },
+        )
+        .await;
+        self.questions(1).await;
+        send(
+            &self.node,
+            csi::NodeUnstageVolumeRequest {
+                volume_id: id.into(),
+                staging_target_path: staging.into(),
             },
         )
         .await;

@@ -17,7 +17,7 @@ fn the_trace_in_the_readme_is_the_trace_of_its_command() {
     let shown: Vec<&str> = shown
         .expect("the README has a trace")
         .lines()
-        .filter(|l| l.starts_with(' '))
+        .filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit()))
         .collect();
     assert!(
         shown.len() > 20,
