@@ -17,7 +17,7 @@ use wavetank_proto::limits::{
 
 use crate::config::Config;
 use crate::pool::Source;
-use crate::units::{BadPath, Bytes, FsKind, HostPath, NodeId, Segments, SnapshotId, VolumeId};
+use crate::units::{BadPath, Bytes, FsKind, GroupId, HostPath, NodeId, Segments, SnapshotId, VolumeId};
 
 fn invalid(text: String) -> Status {
     Status::invalid_argument(text)
@@ -81,6 +81,26 @@ fn identifier<'a>(field: &str, text: &'a str, max: usize) -> Result<&'a str, Sta
 /// The required `volume_id`.
 pub(crate) fn volume_id(text: &str) -> Result<VolumeId, Status> {
     identifier("volume_id", text, STRING).map(VolumeId::new)
+}
+
+/// The required `source_volume_id` of a snapshot.
+pub(crate) fn source_volume_id(text: &str) -> Result<VolumeId, Status> {
+    identifier("source_volume_id", text, STRING).map(VolumeId::new)
+}
+
+/// The required `snapshot_id`.
+pub(crate) fn snapshot_id(text: &str) -> Result<SnapshotId, Status> {
+    identified("snapshot_id", text)
+}
+
+/// A required snapshot, by the name of its field.
+pub(crate) fn identified(field: &str, text: &str) -> Result<SnapshotId, Status> {
+    identifier(field, text, STRING).map(SnapshotId::new)
+}
+
+/// The required `group_snapshot_id`.
+pub(crate) fn group_id(text: &str) -> Result<GroupId, Status> {
+    identifier("group_snapshot_id", text, STRING).map(GroupId::new)
 }
 
 /// The required `node_id`.

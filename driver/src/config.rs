@@ -36,6 +36,13 @@ pub struct Config {
     pub node_expansion: bool,
     /// Volumes can be copied from volumes (`CLONE_VOLUME`).
     pub clone: bool,
+    /// Snapshots can be cut of volumes, listed, and made into volumes (`CREATE_DELETE_SNAPSHOT`, `LIST_SNAPSHOTS`).
+    pub snapshots: bool,
+    /// Snapshots of several volumes can be cut at one moment (the GroupController service). Needs `snapshots`.
+    pub group_snapshots: bool,
+    /// Which blocks a snapshot holds, and which differ from another's, can be asked (the SnapshotMetadata service).
+    /// Needs `snapshots`.
+    pub snapshot_metadata: bool,
     /// `ControllerModifyVolume` works (`MODIFY_VOLUME`).
     pub modify: bool,
     /// `ListVolumes` works, with the nodes to which each volume is published.
@@ -130,6 +137,9 @@ impl Default for Config {
             expansion: Expansion::Online,
             node_expansion: true,
             clone: true,
+            snapshots: true,
+            group_snapshots: true,
+            snapshot_metadata: true,
             modify: true,
             list: true,
             capacity: true,
@@ -165,6 +175,9 @@ pub enum ConfigError {
     /// A type whose smallest volume is larger than its largest, or has no size.
     #[error("type `{0}` allows no size: minSize must be above 0 and at most maxSize")]
     TypeSizes(String),
+    /// A service that builds on snapshots, without them.
+    #[error("{0} needs snapshots")]
+    NeedsSnapshots(&'static str),
     /// Nothing can be a multiple of nothing.
     #[error("allocationUnit must be above 0")]
     AllocationUnit,
@@ -202,6 +215,13 @@ impl Config {
             if kind.min_size.0 == 0 || kind.min_size > kind.max_size {
                 return Err(ConfigError::TypeSizes(name.clone()));
             }
+        }
+        let builds_on_snapshots = [
+            (self.group_snapshots, "groupSnapshots"),
+            (self.snapshot_metadata, "snapshotMetadata"),
+        ];
+        if let Some((_, key)) = builds_on_snapshots.iter().find(|(on, _)| *on && !self.snapshots) {
+            return Err(ConfigError::NeedsSnapshots(key));
         }
         if self.allocation_unit.0 == 0 {
             return Err(ConfigError::AllocationUnit);

@@ -4,6 +4,7 @@
 //! Nobody waits here. Whoever cannot enter is told so at once, and comes back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use tonic::Status;
 use tracing::{Instrument, Span};
 
 use crate::runtime::Runtime;
-use crate::units::{NodeId, VolumeId};
+use crate::units::{GroupId, NodeId, SnapshotId, VolumeId};
 
 /// Something that one operation at a time works on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +21,18 @@ pub(crate) enum Subject {
     Volume(VolumeId),
     /// A volume on one node: two nodes may be served at once.
     Publication(VolumeId, NodeId),
+    Snapshot(SnapshotId),
+    Group(GroupId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(id) | Self::Publication(id, _) => write!(f, "volume {id}"),
+            Self::Snapshot(id) => write!(f, "snapshot {id}"),
+            Self::Group(id) => write!(f, "group {id}"),
+        }
+    }
 }
 
 /// How an operation works on it.
@@ -53,10 +66,7 @@ impl Gate {
             Some(together) => *together > 0 && *hold == Hold::Together,
         };
         if let Some((subject, _)) = subjects.iter().find(|entry| !is_free(entry)) {
-            let (Subject::Volume(volume) | Subject::Publication(volume, _)) = subject;
-            return Err(Status::aborted(format!(
-                "another operation on volume {volume} is pending"
-            )));
+            return Err(Status::aborted(format!("another operation on {subject} is pending")));
         }
         for (subject, hold) in subjects {
             let together = at_work.entry(subject.clone()).or_default();

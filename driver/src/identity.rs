@@ -51,6 +51,12 @@ impl identity_server::Identity for Identity {
     ) -> Result<Response<csi::GetPluginCapabilitiesResponse>, Status> {
         let service = |kind: service::Type| Type::Service(Service { r#type: kind.into() });
         let mut types = vec![service(service::Type::ControllerService)];
+        if self.config.group_snapshots {
+            types.push(service(service::Type::GroupControllerService));
+        }
+        if self.config.snapshot_metadata {
+            types.push(service(service::Type::SnapshotMetadataService));
+        }
         if self.config.topology {
             types.push(service(service::Type::VolumeAccessibilityConstraints));
         }
@@ -67,12 +73,11 @@ impl identity_server::Identity for Identity {
         Ok(Response::new(csi::GetPluginCapabilitiesResponse { capabilities }))
     }
 
-    /// Waits for no operation: it looks at the ledger's state and asks the pool whether it can be reached.
+    /// Waits for no operation: it looks at the ledger's state, reads its disk anew if a write failed, and asks the pool
+    /// whether it can be reached.
     async fn probe(&self, _: Request<csi::ProbeRequest>) -> Result<Response<csi::ProbeResponse>, Status> {
-        if let Some(why) = self.ledger.trouble() {
-            return Err(Status::failed_precondition(format!(
-                "the ledger cannot be written: {why}"
-            )));
+        if let Err(status) = self.ledger.mend().await {
+            return Err(Status::failed_precondition(status.message()));
         }
         if let Err(error) = self.pool.health().await {
             return Err(Status::failed_precondition(format!(

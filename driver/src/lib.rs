@@ -29,4 +29,6 @@ pub use host::{Host, HostError, HostErrorKind, HostResult};
 pub use pool::{Pool, PoolError, PoolErrorKind, PoolResult};
 pub use runtime::{Disk, Runtime};
 pub use seat::{Driver, NodeSeat, OpenError, Seat};
-pub use units::{Access, Bytes, DevicePath, FsKind, HostPath, NodeId, PublishContext, Segments, SnapshotId, VolumeId};
+pub use units::{
+    Access, Bytes, DevicePath, FsKind, GroupId, HostPath, NodeId, PublishContext, Segments, SnapshotId, VolumeId,
+};

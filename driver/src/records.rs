@@ -4,20 +4,22 @@
 //! volume       Creating ─► Ready ─► Growing ──► Ready      publication  Publishing ─► Published ─► Unpublishing ─► (gone)
 //!                 │          ├────► Modifying ► Ready      staged       Staging ────► Staged ────► Unstaging ────► (gone)
 //!                 ▼          └────► Deleting ─► (gone)     target       Publishing ─► Published ─► Unpublishing ─► (gone)
-//!               (gone)
+//!               (gone)                                            snapshot     Cutting ────► Ready ─────► Deleting ─────► (gone)
+//!                                                                group        Cutting ────► Ready ─────► Deleting ─────► (gone)
 //! ```
 //!
 //! Only `Ready`, `Published` and `Staged` are at rest. A record in any other phase belongs to an operation in flight,
-//! or, after a crash, is a *leftover*: `Growing` and `Modifying` are finished, `Creating`, `Publishing` and `Staging`
-//! are undone, the rest is finished.
+//! or, after a crash, is a *leftover*: `Growing` and `Modifying` are finished, `Creating`, `Cutting`, `Publishing` and
+//! `Staging` are undone, the rest is finished. The snapshots of a group share its phase.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Capability, SizeRange};
 use crate::pool::Source;
-use crate::units::{Access, Bytes, DevicePath, HostPath, PublishContext, Segments, VolumeId};
+use crate::units::{Access, Bytes, DevicePath, GroupId, HostPath, PublishContext, Segments, SnapshotId, VolumeId};
 
 /// In a publish context: the node's device takes no writes. `NodeStageVolume` has no field that says so.
 pub(crate) const READ_ONLY_KEY: &str = "wavetank.dev/read-only";
@@ -60,6 +62,45 @@ pub(crate) struct VolumeRecord {
     pub(crate) kind: String,
     /// The pool made a file system in it that several nodes may mount.
     pub(crate) shared: bool,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotRecord {
+    pub(crate) phase: SnapshotPhase,
+    /// The volume it is cut of.
+    pub(crate) volume: VolumeId,
+    /// Parameters of the request; those of the group's, if it has one.
+    pub(crate) parameters: BTreeMap<String, String>,
+    /// The size of the volume at the cut.
+    pub(crate) size: Bytes,
+    /// When it was cut, since the Unix epoch.
+    pub(crate) cut_at: Duration,
+    /// Can volumes be made of it yet?
+    pub(crate) ready: bool,
+    /// The group with which it was cut and with which alone it goes.
+    pub(crate) group: Option<GroupId>,
+    /// Was the volume made for block access? `None`: nobody knows.
+    pub(crate) block: Option<bool>,
+    /// The volume's storage type.
+    pub(crate) kind: String,
+}
+
+/// What a snapshot or a group is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SnapshotPhase {
+    Cutting,
+    Ready,
+    Deleting,
+}
+
+/// Snapshots cut at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupRecord {
+    pub(crate) phase: SnapshotPhase,
+    pub(crate) parameters: BTreeMap<String, String>,
+    /// In the order of the volumes in the request.
+    pub(crate) snapshots: Vec<SnapshotId>,
 }
 
 /// A volume attached to a node, by the controller.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::{Config, ConfigError};
-use crate::controller::Controller;
+use crate::controller::{Controller, GroupController, SnapshotMetadata};
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::ledger::{Ledger, LedgerError};
@@ -60,6 +60,10 @@ pub struct Driver {
     pub identity: Identity,
     /// The Controller service, if the seat has that role.
     pub controller: Option<Controller>,
+    /// The GroupController service, if the seat has the controller's role and the configuration offers it.
+    pub group: Option<GroupController>,
+    /// The SnapshotMetadata service, likewise.
+    pub metadata: Option<SnapshotMetadata>,
     /// The Node service, if the seat has that role.
     pub node: Option<Node>,
 }
@@ -107,8 +111,13 @@ impl Driver {
         if let Some(node) = &node {
             node.settle_all().await;
         }
+        let beside = controller.as_ref();
         Ok(Self {
             identity,
+            group: beside.filter(|_| config.group_snapshots).map(GroupController::beside),
+            metadata: beside
+                .filter(|_| config.snapshot_metadata)
+                .map(SnapshotMetadata::beside),
             controller,
             node,
         })

@@ -185,6 +185,10 @@ text_newtype! {
     SnapshotId
 }
 text_newtype! {
+    /// The handle of a group of snapshots: CSI's `group_snapshot_id`.
+    GroupId
+}
+text_newtype! {
     /// A node as the driver knows it: CSI's `node_id`.
     NodeId
 }

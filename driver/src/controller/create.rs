@@ -35,11 +35,13 @@ pub(super) async fn call(core: &Arc<Core>, wire: csi::CreateVolumeRequest) -> Re
     let wanted = parse(&core.config, wire)?;
     let id = handle(&wanted.name);
     let mut subjects = vec![(Subject::Volume(id.clone()), Hold::Alone)];
-    if let Some(Source::Volume(source)) = &wanted.source {
-        if *source == id {
+    match &wanted.source {
+        Some(Source::Volume(source)) if *source == id => {
             return Err(Status::invalid_argument("a volume cannot be its own source"));
         }
-        subjects.push((Subject::Volume(source.clone()), Hold::Together));
+        Some(Source::Volume(source)) => subjects.push((Subject::Volume(source.clone()), Hold::Together)),
+        Some(Source::Snapshot(source)) => subjects.push((Subject::Snapshot(source.clone()), Hold::Together)),
+        None => {}
     }
     let pass = core.gate.enter(&subjects)?;
     if let Some(answer) = repeat(core, &id, &wanted)? {
@@ -71,8 +73,10 @@ fn parse(config: &Config, wire: csi::CreateVolumeRequest) -> Result<VolumeReques
         Some(Source::Volume(_)) if !config.clone => {
             return Err(Status::invalid_argument("this driver copies no volumes"));
         }
-        Some(Source::Snapshot(_)) => return Err(Status::invalid_argument("this driver restores no snapshots")),
-        Some(Source::Volume(_)) | None => {}
+        Some(Source::Snapshot(_)) if !config.snapshots => {
+            return Err(Status::invalid_argument("this driver restores no snapshots"));
+        }
+        Some(_) | None => {}
     }
     let places = check::places(wire.accessibility_requirements.as_ref())?;
     Ok(VolumeRequest {
@@ -305,25 +309,33 @@ async fn adopt(core: &Core, id: &VolumeId, wanted: VolumeRequest, volume: PoolVo
     finish(core, id, record).await
 }
 
-/// The size of the volume to copy; nothing if there is none.
+/// The size of what is to be copied; nothing if there is none.
 async fn source_size(core: &Core, wanted: &VolumeRequest) -> Result<Bytes, Status> {
-    let Some(Source::Volume(source)) = &wanted.source else {
-        return Ok(Bytes(0));
+    let (is_block, size) = match &wanted.source {
+        None => return Ok(Bytes(0)),
+        Some(Source::Volume(source)) => {
+            let (record, _) = core.find(source).await?;
+            if record.phase == VolumePhase::Deleting {
+                return Err(Status::not_found(format!("volume {source} is being deleted")));
+            }
+            let request = record.request.as_ref();
+            let is_block = request.map(|request| request.capabilities[0].form.is_block());
+            (is_block, record.size)
+        }
+        Some(Source::Snapshot(source)) => {
+            let record = core.whole_snapshot(source)?;
+            if !record.ready {
+                return Err(Status::unavailable(format!("snapshot {source} is not ready yet")));
+            }
+            (record.block, record.size)
+        }
     };
-    let (record, _) = core.find(source).await?;
-    if record.phase == VolumePhase::Deleting {
-        return Err(Status::not_found(format!("volume {source} is being deleted")));
-    }
-    let source_is_block = record
-        .request
-        .as_ref()
-        .map(|request| request.capabilities[0].form.is_block());
-    if source_is_block.is_some_and(|is_block| is_block != wanted.capabilities[0].form.is_block()) {
+    if is_block.is_some_and(|is_block| is_block != wanted.capabilities[0].form.is_block()) {
         return Err(Status::invalid_argument(
             "the copy of a block volume is a block volume, of a mount volume a mount one",
         ));
     }
-    Ok(record.size)
+    Ok(size)
 }
 
 /// Why no volume was made.

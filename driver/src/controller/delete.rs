@@ -45,7 +45,7 @@ async fn delete(core: Arc<Core>, id: VolumeId) -> Result<(), Status> {
         .await?;
     let result = core.finish_deletion(&id).await;
     if result.is_err() {
-        core.settle_later(&id);
+        core.settle_volume_later(&id);
     }
     result
 }

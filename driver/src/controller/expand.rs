@@ -69,7 +69,7 @@ async fn expand(core: Arc<Core>, id: VolumeId, range: SizeRange) -> Result<Bytes
         .await?;
     let result = core.finish_growth(&id, size).await;
     if result.is_err() {
-        core.settle_later(&id);
+        core.settle_volume_later(&id);
     }
     result
 }

@@ -7,13 +7,24 @@
 mod create;
 mod delete;
 mod expand;
+mod group;
 mod list;
+mod metadata;
 mod modify;
 mod publish;
 mod settle;
+mod snapshot;
+mod snapshots;
+mod uncut;
 
 #[cfg(test)]
 pub(crate) use create::handle;
+pub use group::GroupController;
+#[cfg(test)]
+pub(crate) use group::{handle as group_handle, member as group_member};
+pub use metadata::SnapshotMetadata;
+#[cfg(test)]
+pub(crate) use snapshot::handle as snapshot_handle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,6 +145,9 @@ impl Core {
             (config.attach, Rpc::PublishUnpublishVolume),
             (config.list, Rpc::ListVolumes),
             (config.capacity, Rpc::GetCapacity),
+            (config.snapshots, Rpc::CreateDeleteSnapshot),
+            (config.snapshots, Rpc::ListSnapshots),
+            (config.snapshots, Rpc::GetSnapshot),
             (config.clone, Rpc::CloneVolume),
             (config.attach && config.publish_readonly, Rpc::PublishReadonly),
             (config.expansion != Expansion::None, Rpc::ExpandVolume),
@@ -255,6 +269,49 @@ impl controller_server::Controller for Controller {
             capacity_bytes: size.to_wire(),
             node_expansion_required: self.0.config.node_expansion,
         }))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<csi::CreateSnapshotRequest>,
+    ) -> Result<Response<csi::CreateSnapshotResponse>, Status> {
+        if !self.0.config.snapshots {
+            return Err(switched_off("CreateSnapshot"));
+        }
+        let snapshot = Some(snapshot::create(&self.0, request.into_inner()).await?);
+        Ok(Response::new(csi::CreateSnapshotResponse { snapshot }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<csi::DeleteSnapshotRequest>,
+    ) -> Result<Response<csi::DeleteSnapshotResponse>, Status> {
+        if !self.0.config.snapshots {
+            return Err(switched_off("DeleteSnapshot"));
+        }
+        snapshot::delete(&self.0, &request.into_inner()).await?;
+        Ok(Response::new(csi::DeleteSnapshotResponse {}))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<csi::ListSnapshotsRequest>,
+    ) -> Result<Response<csi::ListSnapshotsResponse>, Status> {
+        if !self.0.config.snapshots {
+            return Err(switched_off("ListSnapshots"));
+        }
+        snapshots::list(&self.0, &request.into_inner()).map(Response::new)
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<csi::GetSnapshotRequest>,
+    ) -> Result<Response<csi::GetSnapshotResponse>, Status> {
+        if !self.0.config.snapshots {
+            return Err(switched_off("GetSnapshot"));
+        }
+        let snapshot = Some(snapshots::get(&self.0, &request.into_inner())?);
+        Ok(Response::new(csi::GetSnapshotResponse { snapshot }))
     }
 
     async fn controller_get_volume(

@@ -73,7 +73,7 @@ async fn modify(core: Arc<Core>, id: VolumeId, settings: BTreeMap<String, String
         .await?;
     let result = core.finish_modification(&id, &settings).await;
     if result.is_err() {
-        core.settle_later(&id);
+        core.settle_volume_later(&id);
     }
     result
 }

@@ -12,45 +12,113 @@ use tonic::Status;
 
 use super::Core;
 use crate::gate::{Hold, Subject};
+use crate::ledger::Tables;
 use crate::pool::PoolErrorKind;
-use crate::records::{PublicationPhase, VolumePhase, VolumeRecord};
+use crate::records::{PublicationPhase, SnapshotPhase, VolumePhase, VolumeRecord};
 use crate::refuse;
-use crate::units::{Bytes, NodeId, VolumeId};
+use crate::units::{Bytes, GroupId, NodeId, SnapshotId, VolumeId};
 
 /// The pause before a leftover is tried again; it doubles up to the second value.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
+/// Something that is not at rest.
+#[derive(Clone, Debug)]
+pub(super) enum Leftover {
+    Volume(VolumeId),
+    Publication(VolumeId, NodeId),
+    Snapshot(SnapshotId),
+    Group(GroupId),
+}
+
+impl Leftover {
+    /// All that the ledger knows.
+    fn all(tables: &Tables) -> Vec<Leftover> {
+        let volumes = tables.volumes.iter();
+        let volumes = volumes.filter(|(_, record)| record.phase != VolumePhase::Ready);
+        let publications = tables.publications.iter();
+        let publications = publications.filter(|(_, record)| record.phase != PublicationPhase::Published);
+        let groups = tables.groups.iter();
+        let groups = groups.filter(|(_, record)| record.phase != SnapshotPhase::Ready);
+        let snapshots = tables.snapshots.iter();
+        let snapshots = snapshots.filter(|(_, record)| record.phase != SnapshotPhase::Ready && record.group.is_none());
+        volumes
+            .map(|(id, _)| Leftover::Volume(id.clone()))
+            .chain(publications.map(|((volume, node), _)| Leftover::Publication(volume.clone(), node.clone())))
+            .chain(groups.map(|(id, _)| Leftover::Group(id.clone())))
+            .chain(snapshots.map(|(id, _)| Leftover::Snapshot(id.clone())))
+            .collect()
+    }
+
+    fn is_at_rest(&self, tables: &Tables) -> bool {
+        match self {
+            Leftover::Volume(id) => {
+                let record = tables.volumes.get(id);
+                record.is_none_or(|record| record.phase == VolumePhase::Ready)
+            }
+            Leftover::Publication(volume, node) => {
+                let record = tables.publications.get(&(volume.clone(), node.clone()));
+                record.is_none_or(|record| record.phase == PublicationPhase::Published)
+            }
+            Leftover::Snapshot(id) => {
+                let record = tables.snapshots.get(id);
+                record.is_none_or(|record| record.phase == SnapshotPhase::Ready)
+            }
+            Leftover::Group(id) => {
+                let record = tables.groups.get(id);
+                record.is_none_or(|record| record.phase == SnapshotPhase::Ready)
+            }
+        }
+    }
+
+    /// What is held while it is settled.
+    fn subjects(&self, tables: &Tables) -> Vec<(Subject, Hold)> {
+        match self {
+            Leftover::Volume(id) => vec![(Subject::Volume(id.clone()), Hold::Alone)],
+            Leftover::Publication(volume, node) => vec![
+                (Subject::Volume(volume.clone()), Hold::Together),
+                (Subject::Publication(volume.clone(), node.clone()), Hold::Alone),
+            ],
+            Leftover::Snapshot(id) => vec![(Subject::Snapshot(id.clone()), Hold::Alone)],
+            Leftover::Group(id) => {
+                let members = tables.groups.get(id).map(|group| group.snapshots.clone());
+                let members = members.unwrap_or_default().into_iter();
+                let group = (Subject::Group(id.clone()), Hold::Alone);
+                std::iter::once(group)
+                    .chain(members.map(|id| (Subject::Snapshot(id), Hold::Alone)))
+                    .collect()
+            }
+        }
+    }
+}
+
 impl Core {
     /// Settles every leftover; what cannot be settled now is tried again in the background.
     pub(super) async fn settle_all(self: Arc<Self>) {
-        let (volumes, publications) = self.ledger.read(|tables| {
-            let volumes = tables
-                .volumes
-                .iter()
-                .filter(|(_, record)| record.phase != VolumePhase::Ready);
-            let volumes: Vec<VolumeId> = volumes.map(|(id, _)| id.clone()).collect();
-            let publications = tables.publications.iter();
-            let publications = publications.filter(|(_, record)| record.phase != PublicationPhase::Published);
-            let publications: Vec<_> = publications.map(|(key, _)| key.clone()).collect();
-            (volumes, publications)
-        });
-        for id in volumes {
-            if let Err(status) = self.settle_volume(&id).await {
-                tracing::warn!(volume = %id, "an unfinished operation is not settled yet: {}", status.message());
-                self.settle_later(&id);
+        for leftover in self.ledger.read(Leftover::all) {
+            if let Err(status) = self.settle(&leftover).await {
+                tracing::warn!(
+                    ?leftover,
+                    "an unfinished operation is not settled yet: {}",
+                    status.message()
+                );
+                self.settle_later(leftover);
             }
         }
-        for (volume, node) in publications {
-            if let Err(status) = self.settle_publication(&volume, &node).await {
-                tracing::warn!(%volume, %node, "an unfinished operation is not settled yet: {}", status.message());
-                self.settle_publication_later(&volume, &node);
-            }
+    }
+
+    async fn settle(&self, leftover: &Leftover) -> Result<(), Status> {
+        match leftover {
+            Leftover::Volume(id) => self.settle_volume(id).await,
+            Leftover::Publication(volume, node) => self.settle_publication(volume, node).await,
+            Leftover::Snapshot(id) => self.settle_snapshot(id).await,
+            Leftover::Group(id) => self.settle_group(id).await,
         }
     }
 
     /// Brings a volume to rest. The caller holds it alone.
     pub(super) async fn settle_volume(&self, id: &VolumeId) -> Result<(), Status> {
+        self.ledger.mend().await?;
         let Some(record) = self.record(id) else { return Ok(()) };
         match record.phase {
             VolumePhase::Ready => Ok(()),
@@ -67,6 +135,7 @@ impl Core {
 
     /// Brings a publication to rest: one that was never answered is taken back. The caller holds it alone.
     pub(super) async fn settle_publication(&self, volume: &VolumeId, node: &NodeId) -> Result<(), Status> {
+        self.ledger.mend().await?;
         let phase = self.ledger.read(|tables| {
             let record = tables.publications.get(&(volume.clone(), node.clone()));
             record.map(|record| record.phase)
@@ -82,7 +151,7 @@ impl Core {
     /// Undoes a creation that failed.
     pub(super) async fn undo_creation(self: &Arc<Self>, id: &VolumeId, nothing_happened: bool) {
         if self.finish_uncreation(id, nothing_happened).await.is_err() {
-            self.settle_later(id);
+            self.settle_volume_later(id);
         }
     }
 
@@ -196,54 +265,32 @@ impl Core {
             .await
     }
 
-    /// Settles a volume in the background, until it rests.
-    pub(super) fn settle_later(self: &Arc<Self>, id: &VolumeId) {
-        self.settle_in_background(id.clone(), None);
-    }
-
     /// Settles a publication in the background, until it rests.
     pub(super) fn settle_publication_later(self: &Arc<Self>, volume: &VolumeId, node: &NodeId) {
-        self.settle_in_background(volume.clone(), Some(node.clone()));
+        self.settle_later(Leftover::Publication(volume.clone(), node.clone()));
     }
 
-    fn is_at_rest(&self, volume: &VolumeId, node: Option<&NodeId>) -> bool {
-        self.ledger.read(|tables| match node {
-            None => tables
-                .volumes
-                .get(volume)
-                .is_none_or(|record| record.phase == VolumePhase::Ready),
-            Some(node) => {
-                let record = tables.publications.get(&(volume.clone(), node.clone()));
-                record.is_none_or(|record| record.phase == PublicationPhase::Published)
-            }
-        })
+    /// Settles a volume in the background, until it rests.
+    pub(super) fn settle_volume_later(self: &Arc<Self>, id: &VolumeId) {
+        self.settle_later(Leftover::Volume(id.clone()));
     }
 
-    fn settle_in_background(self: &Arc<Self>, volume: VolumeId, node: Option<NodeId>) {
-        if self.is_at_rest(&volume, node.as_ref()) {
+    /// Settles something in the background, until it rests.
+    pub(super) fn settle_later(self: &Arc<Self>, leftover: Leftover) {
+        if self.ledger.read(|tables| leftover.is_at_rest(tables)) {
             return;
         }
         let core = Arc::clone(self);
-        let subjects = match &node {
-            None => vec![(Subject::Volume(volume.clone()), Hold::Alone)],
-            Some(node) => vec![
-                (Subject::Volume(volume.clone()), Hold::Together),
-                (Subject::Publication(volume.clone(), node.clone()), Hold::Alone),
-            ],
-        };
+        let subjects = self.ledger.read(|tables| leftover.subjects(tables));
         self.runtime.spawn(Box::pin(async move {
             let mut pause = FIRST_PAUSE;
-            while core.ledger.trouble().is_none() {
+            loop {
                 core.runtime.sleep(pause).await;
                 pause = LONGEST_PAUSE.min(pause * 2);
                 let Ok(_pass) = core.gate.enter(&subjects) else {
                     continue;
                 };
-                let result = match &node {
-                    None => core.settle_volume(&volume).await,
-                    Some(node) => core.settle_publication(&volume, node).await,
-                };
-                if result.is_ok() {
+                if core.settle(&leftover).await.is_ok() {
                     return;
                 }
             }

@@ -34,6 +34,7 @@ impl Core {
 
     /// Brings a volume to rest. The caller holds it alone.
     pub(super) async fn settle_volume(&self, volume: &VolumeId) -> Result<(), Status> {
+        self.ledger.mend().await?;
         let (targets, staged) = self.ledger.read(|tables| {
             let targets = tables
                 .targets_of(volume)

@@ -65,6 +65,45 @@ pub(super) fn clone_of(name: &str, source: &str) -> csi::CreateVolumeRequest {
     }
 }
 
+/// The handle of the snapshot called `name`.
+pub(super) fn snapshot_id(name: &str) -> String {
+    crate::controller::snapshot_handle(name).as_str().to_owned()
+}
+
+pub(super) fn cut(name: &str, volume: &str) -> csi::CreateSnapshotRequest {
+    csi::CreateSnapshotRequest {
+        source_volume_id: id(volume),
+        name: name.to_owned(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn delete_snapshot(name: &str) -> csi::DeleteSnapshotRequest {
+    csi::DeleteSnapshotRequest {
+        snapshot_id: snapshot_id(name),
+        ..Default::default()
+    }
+}
+
+pub(super) fn restore(name: &str, snapshot: &str) -> csi::CreateVolumeRequest {
+    use csi::volume_content_source::{SnapshotSource, Type};
+    let source = Type::Snapshot(SnapshotSource {
+        snapshot_id: snapshot_id(snapshot),
+    });
+    csi::CreateVolumeRequest {
+        volume_content_source: Some(csi::VolumeContentSource { r#type: Some(source) }),
+        ..create(name)
+    }
+}
+
+pub(super) fn cut_group(name: &str, volumes: &[&str]) -> csi::CreateVolumeGroupSnapshotRequest {
+    csi::CreateVolumeGroupSnapshotRequest {
+        name: name.to_owned(),
+        source_volume_ids: volumes.iter().map(|volume| id(volume)).collect(),
+        ..Default::default()
+    }
+}
+
 pub(super) fn delete(name: &str) -> csi::DeleteVolumeRequest {
     csi::DeleteVolumeRequest {
         volume_id: id(name),

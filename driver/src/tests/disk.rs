@@ -15,6 +15,12 @@ pub(super) struct Platter {
     unsynced: Vec<(usize, Vec<u8>, usize)>,
     /// Syncs that really happened: an upper bound for commits.
     pub(super) syncs: u64,
+    /// Changes and syncs so far.
+    pub(super) operations: u64,
+    /// Everything that changes the disk fails.
+    pub(super) fails: bool,
+    /// The operation that fails, once.
+    pub(super) fails_at: Option<u64>,
 }
 
 impl Platter {
@@ -57,6 +63,13 @@ impl FakeDisk {
     /// One operation, at which the process may die.
     fn act<T>(&self, name: &str, effect: impl FnOnce(&mut Platter) -> T) -> io::Result<T> {
         let dead = || io::Error::other("the process is dead");
+        {
+            let mut platter = self.platter.lock().unwrap();
+            platter.operations += 1;
+            if platter.fails || platter.fails_at == Some(platter.operations) {
+                return Err(io::Error::other("the disk fails"));
+            }
+        }
         let mut effect = Some(effect);
         let mut result = None;
         let lives = self.life.step(name, || {

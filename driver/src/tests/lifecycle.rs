@@ -441,13 +441,16 @@ async fn capabilities_follow_the_switches() {
             node.capabilities.len(),
         )
     };
-    assert_eq!(count(Config::default()).await, (3, 12, 5));
+    assert_eq!(count(Config::default()).await, (5, 15, 5));
     let bare = Config {
         attach: false,
         stage: false,
         topology: false,
         expansion: Expansion::None,
         clone: false,
+        snapshots: false,
+        group_snapshots: false,
+        snapshot_metadata: false,
         modify: false,
         list: false,
         capacity: false,

@@ -2,6 +2,7 @@
 
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::controller_server::Controller as _;
+use wavetank_proto::csi::v1::group_controller_server::GroupController as _;
 use wavetank_proto::csi::v1::node_server::Node as _;
 
 use super::calls::*;
@@ -114,6 +115,10 @@ async fn every_call_may_be_repeated_and_commits_at_most_twice_the_first_time_and
     }
     twice!(controller.create_volume(create("v")));
     twice!(controller.create_volume(clone_of("copy", "v")));
+    twice!(controller.create_snapshot(cut("s", "v")));
+    twice!(controller.create_volume(restore("restored", "s")));
+    twice!(group.create_volume_group_snapshot(cut_group("g", &["v", "copy"])));
+    twice!(controller.delete_snapshot(delete_snapshot("s")));
     twice!(controller.controller_publish_volume(controller_publish("v", "n1")));
     twice!(node.node_stage_volume(stage("v")));
     twice!(node.node_publish_volume(publish("v", TARGET)));

@@ -15,10 +15,12 @@ use crate::config::Config;
 use crate::host::{
     FsUsage, Fsck, Host, HostError, HostErrorKind, HostResult, Mount, MountEntry, MountSource, NewFs, PathKind, Probe,
 };
-use crate::pool::{Capacity, NewVolume, Pool, PoolError, PoolErrorKind, PoolResult, PoolVolume};
+use crate::pool::{Extent, PoolError, PoolErrorKind, PoolResult, PoolSnapshot, PoolVolume};
 use crate::runtime::{Disk, Runtime};
 use crate::seat::{Driver, NodeSeat, Seat};
-use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, NodeId, PublishContext, Segments, VolumeId};
+use crate::units::{
+    Access, Bytes, DevicePath, FsKind, HostPath, NodeId, PublishContext, Segments, SnapshotId, VolumeId,
+};
 
 /// The process dies before the n-th operation takes effect, which is the same as after the one before it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl Life {
     }
 
     /// Waits if the operation is told to, and says how it is told to fail.
-    async fn trouble(&self, name: &str) -> Option<Trouble> {
+    pub(super) async fn trouble(&self, name: &str) -> Option<Trouble> {
         let gate = self.fate.lock().unwrap().hanging.get(name).cloned();
         if let Some(gate) = gate {
             gate.notified().await;
@@ -104,10 +106,23 @@ pub(super) struct FakeVolume {
     pub(super) settings: BTreeMap<String, String>,
 }
 
+/// A snapshot of the fake pool, with what the volume held.
+#[derive(Clone, Debug)]
+pub(super) struct FakeSnapshot {
+    pub(super) known: PoolSnapshot,
+    pub(super) holds: Probe,
+    pub(super) extents: Vec<Extent>,
+}
+
 /// Everything outside the process.
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) volumes: BTreeMap<VolumeId, FakeVolume>,
+    pub(super) snapshots: BTreeMap<SnapshotId, FakeSnapshot>,
+    /// Snapshots are not ready at once.
+    pub(super) slow_cuts: bool,
+    /// Whole cuts, each of one snapshot or several.
+    pub(super) cuts: u64,
     /// Room by zone.
     pub(super) room: BTreeMap<Segments, u64>,
     pub(super) nodes: BTreeSet<NodeId>,
@@ -250,6 +265,20 @@ impl Rig {
         }
     }
 
+    /// Switches whether everything that changes the ledger's disk fails.
+    pub(super) fn disk_fails(&self, fails: bool) {
+        self.platter.lock().unwrap().fails = fails;
+    }
+
+    /// Makes one operation that changes the ledger's disk fail.
+    pub(super) fn disk_fails_at(&self, nth: u64) {
+        self.platter.lock().unwrap().fails_at = Some(nth);
+    }
+
+    pub(super) fn disk_operations(&self) -> u64 {
+        self.platter.lock().unwrap().operations
+    }
+
     pub(super) fn syncs(&self) -> u64 {
         self.platter.lock().unwrap().syncs
     }
@@ -259,6 +288,7 @@ impl Rig {
         let world = self.world.lock().unwrap();
         let fixed = |path: &HostPath| !path.as_str().starts_with("/var/lib/kubelet/pods/") && path.as_str().len() < 24;
         let mut found: Vec<String> = world.volumes.keys().map(|id| format!("volume {id}")).collect();
+        found.extend(world.snapshots.keys().map(|id| format!("snapshot {id}")));
         found.extend(world.devices.keys().map(|id| format!("device of {id}")));
         found.extend(world.mounts.iter().map(|entry| format!("mount at {}", entry.target)));
         found.extend(
@@ -299,9 +329,9 @@ impl Runtime for TestRuntime {
 
 /// The world as one life of the process may act on it.
 #[derive(Clone)]
-struct Outside {
-    life: Life,
-    world: Arc<Mutex<World>>,
+pub(super) struct Outside {
+    pub(super) life: Life,
+    pub(super) world: Arc<Mutex<World>>,
 }
 
 impl Outside {
@@ -320,7 +350,11 @@ impl Outside {
         }
     }
 
-    async fn pool<T>(&self, name: &str, act: impl FnOnce(&mut World) -> PoolResult<T> + Send) -> PoolResult<T> {
+    pub(super) async fn pool<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&mut World) -> PoolResult<T> + Send,
+    ) -> PoolResult<T> {
         let fenced = || PoolError::new(PoolErrorKind::Fenced, "the process is dead");
         if let Some(Trouble::Pool(kind)) = self.life.trouble(name).await {
             return Err(PoolError::new(kind, format!("{name} was told to fail")));
@@ -340,7 +374,7 @@ fn refuse<T>(kind: HostErrorKind) -> HostResult<T> {
     Err(HostError::new(kind, format!("{kind:?}")))
 }
 
-fn refuse_pool<T>(kind: PoolErrorKind) -> PoolResult<T> {
+pub(super) fn refuse_pool<T>(kind: PoolErrorKind) -> PoolResult<T> {
     Err(PoolError::new(kind, format!("{kind:?}")))
 }
 
@@ -620,165 +654,5 @@ impl Host for Outside {
 
     async fn sync(&self, _: &HostPath) -> HostResult<()> {
         self.host("sync", |_| Ok(())).await
-    }
-}
-
-#[async_trait]
-impl Pool for Outside {
-    async fn health(&self) -> PoolResult<()> {
-        match self.life.trouble("health").await {
-            Some(Trouble::Pool(kind)) => refuse_pool(kind),
-            _ => Ok(()),
-        }
-    }
-
-    async fn create(&self, new: &NewVolume) -> PoolResult<PoolVolume> {
-        self.pool("create", |world| {
-            if let Some(volume) = world.volumes.get(&new.id) {
-                return Ok(volume.known.clone());
-            }
-            let place = if new.segments.is_empty() {
-                zone("a")
-            } else {
-                new.segments.clone()
-            };
-            let Some(room) = world.room.get(&place).copied() else {
-                return refuse_pool(PoolErrorKind::NoSuchPlace);
-            };
-            if room < new.size.0 {
-                return refuse_pool(PoolErrorKind::NoSpace);
-            }
-            let copied = match &new.source {
-                Some(crate::pool::Source::Volume(id)) => match world.volumes.get(id) {
-                    None => return refuse_pool(PoolErrorKind::NoSuchSource),
-                    Some(source) => Some(source.holds.clone()),
-                },
-                _ => None,
-            };
-            let made = new.shared_fs.map(|kind| Probe::FileSystem {
-                kind,
-                size: new.size,
-                uuid: String::new(),
-                label: String::new(),
-            });
-            let known = PoolVolume {
-                id: new.id.clone(),
-                size: new.size,
-                segments: place.clone(),
-                source: new.source.clone(),
-                exports: BTreeMap::new(),
-                trouble: String::new(),
-            };
-            let volume = FakeVolume {
-                known: known.clone(),
-                holds: copied.or(made).unwrap_or(Probe::Blank),
-                settings: new.settings.clone(),
-            };
-            world.room.insert(place, room - new.size.0);
-            world.volumes.insert(new.id.clone(), volume);
-            Ok(known)
-        })
-        .await
-    }
-
-    async fn delete(&self, id: &VolumeId) -> PoolResult<()> {
-        self.pool("delete", |world| {
-            let Some(volume) = world.volumes.get(id) else {
-                return Ok(());
-            };
-            if !volume.known.exports.is_empty() {
-                return refuse_pool(PoolErrorKind::InUse);
-            }
-            let (place, size) = (volume.known.segments.clone(), volume.known.size.0);
-            *world.room.entry(place).or_default() += size;
-            world.volumes.remove(id);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn grow(&self, id: &VolumeId, size: Bytes) -> PoolResult<Bytes> {
-        self.pool("grow", |world| {
-            let Some(volume) = world.volumes.get_mut(id) else {
-                return refuse_pool(PoolErrorKind::NotFound);
-            };
-            let more = size.0.saturating_sub(volume.known.size.0);
-            let room = world.room.entry(volume.known.segments.clone()).or_default();
-            if *room < more {
-                return refuse_pool(PoolErrorKind::NoSpace);
-            }
-            *room -= more;
-            volume.known.size = volume.known.size.max(size);
-            Ok(volume.known.size)
-        })
-        .await
-    }
-
-    async fn modify(&self, id: &VolumeId, settings: &BTreeMap<String, String>) -> PoolResult<()> {
-        self.pool("modify", |world| {
-            let Some(volume) = world.volumes.get_mut(id) else {
-                return refuse_pool(PoolErrorKind::NotFound);
-            };
-            volume.settings.extend(settings.clone());
-            Ok(())
-        })
-        .await
-    }
-
-    async fn get(&self, id: &VolumeId) -> PoolResult<Option<PoolVolume>> {
-        self.pool("get", |world| {
-            Ok(world.volumes.get(id).map(|volume| volume.known.clone()))
-        })
-        .await
-    }
-
-    async fn list(&self) -> PoolResult<Vec<PoolVolume>> {
-        self.pool("list", |world| {
-            Ok(world.volumes.values().map(|volume| volume.known.clone()).collect())
-        })
-        .await
-    }
-
-    async fn capacity(&self, _: &str, segments: &Segments) -> PoolResult<Capacity> {
-        self.pool("capacity", |world| {
-            let rooms = world
-                .room
-                .iter()
-                .filter(|(place, _)| segments.is_empty() || *place == segments);
-            let rooms: Vec<u64> = rooms.map(|(_, room)| *room).collect();
-            if rooms.is_empty() {
-                return refuse_pool(PoolErrorKind::NoSuchPlace);
-            }
-            let largest = rooms.iter().max().map(|room| Bytes(*room));
-            Ok(Capacity {
-                available: Bytes(rooms.iter().sum()),
-                largest,
-            })
-        })
-        .await
-    }
-
-    async fn export(&self, id: &VolumeId, node: &NodeId, access: Access) -> PoolResult<PublishContext> {
-        self.pool("export", |world| {
-            if !world.nodes.contains(node) {
-                return refuse_pool(PoolErrorKind::NoSuchNode);
-            }
-            let Some(volume) = world.volumes.get_mut(id) else {
-                return refuse_pool(PoolErrorKind::NotFound);
-            };
-            volume.known.exports.insert(node.clone(), access);
-            Ok(PublishContext::from([("portal".to_owned(), format!("{id}@{node}"))]))
-        })
-        .await
-    }
-
-    async fn unexport(&self, id: &VolumeId, node: &NodeId) -> PoolResult<()> {
-        self.pool("unexport", |world| {
-            if let Some(volume) = world.volumes.get_mut(id) {
-                volume.known.exports.remove(node);
-            }
-            Ok(())
-        })
-        .await
     }
 }

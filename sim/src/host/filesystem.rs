@@ -269,6 +269,25 @@ impl FsImage {
         Ok(bytes)
     }
 
+    /// Every file, directory and link below a directory, with what its entry says of it.
+    pub(super) fn names_below(&self, ino: Ino) -> Vec<String> {
+        let Ok(Node::Dir(entries)) = self.node(ino) else {
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for (name, child) in entries {
+            names.push(match self.node(*child) {
+                Ok(Node::Dir(_)) => format!("{child} {name}/"),
+                Ok(Node::File(data)) => format!("{child} {name} {}", data.len),
+                Ok(Node::Link(to)) => format!("{child} {name} -> {to}"),
+                Ok(Node::Device(device)) => format!("{child} {name} {device}"),
+                Err(_) => format!("{child} {name}?"),
+            });
+            names.extend(self.names_below(*child));
+        }
+        names
+    }
+
     /// Every block of every file below a directory, or of one file.
     pub(super) fn blocks_below(&self, ino: Ino) -> Vec<Found> {
         let mut found = Vec::new();

@@ -17,6 +17,7 @@ mod cell;
 mod device;
 mod disk;
 mod errno;
+mod extents;
 mod filesystem;
 mod flags;
 mod kernel;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wavetank_driver::pool::{Capacity, NewSnapshot, NewVolume, PoolSnapshot, PoolVolume};
+use wavetank_driver::pool::{Capacity, Extent, NewSnapshot, NewVolume, PoolSnapshot, PoolVolume};
 use wavetank_driver::{
     Access, Bytes, NodeId, Pool, PoolError, PoolErrorKind, PoolResult, PublishContext, Segments, SnapshotId, VolumeId,
 };
@@ -124,6 +124,20 @@ impl Pool for ModelPool {
     async fn snapshot(&self, id: &SnapshotId) -> PoolResult<Option<PoolSnapshot>> {
         let subject = id.as_str();
         self.step("pool.snapshot", subject, |pool| Ok(pool.snapshot(id))).await
+    }
+
+    async fn extents(
+        &self,
+        base: Option<&SnapshotId>,
+        target: &SnapshotId,
+        offset: Bytes,
+        limit: usize,
+    ) -> PoolResult<Vec<Extent>> {
+        let subject = target.as_str();
+        self.step("pool.extents", subject, |pool| {
+            pool.extents(base, target, offset, limit)
+        })
+        .await
     }
 }
 

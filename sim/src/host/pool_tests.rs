@@ -203,6 +203,52 @@ fn a_copy_lies_beside_its_source_and_is_at_least_as_large() {
 }
 
 #[test]
+fn a_snapshot_keeps_its_bytes_and_tells_which_differ_from_an_earlier_one() {
+    block_on(async {
+        let storage = zones();
+        let pool = pool(&storage);
+        pool.create(&volume("v", Bytes::gi(1))).await.unwrap();
+        pool.export(&"v".into(), &"na".into(), Access::ReadWrite).await.unwrap();
+        let generation = storage.export_to(&"v".into(), &"na".into()).unwrap().0.generation;
+        let write = |block: u64, text: &str| {
+            let cell = Cell::Bytes(text.as_bytes().into());
+            let write = |volume: &mut super::super::volume::Volume| volume.write(block, cell.clone());
+            storage.reach(&"v".into(), &"na".into(), generation, write).unwrap();
+        };
+        let cut = |id: &str| NewSnapshot {
+            id: id.into(),
+            volume: "v".into(),
+        };
+        for (block, text) in [(1, "one"), (2, "two"), (9, "nine")] {
+            write(block, text);
+        }
+        pool.cut(&[cut("s1")]).await.unwrap();
+        write(2, "new two");
+        write(5, "five");
+        pool.cut(&[cut("s2")]).await.unwrap();
+        let extents = async |base: Option<&str>, target: &str, offset: u64, limit: usize| {
+            let base = base.map(SnapshotId::from);
+            let found = pool.extents(base.as_ref(), &target.into(), Bytes(offset), limit).await;
+            let found = found.unwrap().into_iter();
+            found
+                .map(|extent| (extent.offset.0 / 4096, extent.len.0 / 4096))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(extents(None, "s1", 0, 10).await, [(1, 2), (9, 1)]);
+        assert_eq!(extents(Some("s1"), "s2", 0, 10).await, [(2, 1), (5, 1)]);
+        assert_eq!(extents(Some("s1"), "s2", 3 * 4096, 10).await, [(5, 1)]);
+        assert_eq!(extents(None, "s2", 0, 1).await, [(1, 2)]);
+        assert_eq!(extents(Some("s2"), "s2", 0, 10).await, []);
+        let beyond = pool.extents(None, &"s1".into(), Bytes::gi(2), 1).await;
+        assert_eq!(kind(beyond), PoolErrorKind::OutOfRange);
+        assert_eq!(
+            kind(pool.extents(None, &"no".into(), Bytes(0), 1).await),
+            PoolErrorKind::NotFound
+        );
+    });
+}
+
+#[test]
 fn a_new_volume_shows_no_old_bytes_unless_the_storage_forgets_to_discard() {
     block_on(async {
         for forgets in [false, true] {

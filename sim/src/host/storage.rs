@@ -5,19 +5,20 @@
 //! arrives, not even when the volume is exported to it again (see [`super::volume`]).
 //!
 //! Blind spots: thin and thick volumes are both promised their whole size, so a thin pool never runs full under its users (give
-//! [`PlaceShape::overcommit_percent`] to promise more than there is); snapshots and shared blocks take no room; changed blocks are not tracked.
+//! [`PlaceShape::overcommit_percent`] to promise more than there is); snapshots and shared blocks take no room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use wavetank_driver::pool::{Capacity, NewSnapshot, NewVolume, PoolSnapshot, PoolVolume, Source};
+use wavetank_driver::pool::{Capacity, Extent, NewSnapshot, NewVolume, PoolSnapshot, PoolVolume, Source};
 use wavetank_driver::{
     Access, Bytes, NodeId, PoolError, PoolErrorKind, PoolResult, PublishContext, Segments, SnapshotId, VolumeId,
 };
 
 use super::cell::Found;
 use super::errno::Errno;
+use super::extents;
 use super::filesystem::FsImage;
 use super::volume::{Content, Export, Volume};
 
@@ -614,6 +615,31 @@ impl Managed<'_> {
             cut_at: snapshot.cut_at,
             ready: true,
         })
+    }
+}
+
+impl Managed<'_> {
+    pub(super) fn extents(
+        &mut self,
+        base: Option<&SnapshotId>,
+        target: &SnapshotId,
+        offset: Bytes,
+        limit: usize,
+    ) -> PoolResult<Vec<Extent>> {
+        let find = |id: &SnapshotId| {
+            let snapshot = self.0.snapshots.get(id);
+            snapshot.ok_or_else(|| PoolError::new(PoolErrorKind::NotFound, format!("no snapshot {id}")))
+        };
+        let target = find(target)?;
+        let base = base.map(find).transpose()?;
+        if offset > target.size {
+            return refused(
+                PoolErrorKind::OutOfRange,
+                format!("the snapshot ends at {}", target.size),
+            );
+        }
+        let base = base.map(|base| &*base.content);
+        Ok(extents::between(base, &target.content, offset, limit))
     }
 }
 

@@ -10,8 +10,10 @@ use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec as K
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
 use wavetank_driver::{Bytes, Disk, Driver, NodeId, Segments};
 use wavetank_proto::csi::v1::controller_server::ControllerServer;
+use wavetank_proto::csi::v1::group_controller_server::GroupControllerServer;
 use wavetank_proto::csi::v1::identity_server::IdentityServer;
 use wavetank_proto::csi::v1::node_server::NodeServer;
+use wavetank_proto::csi::v1::snapshot_metadata_server::SnapshotMetadataServer;
 
 use super::assemble::Namer;
 use crate::api::{Object, names};
@@ -180,6 +182,12 @@ pub fn reference() -> Factory {
             let mut services = Services::new().with(IdentityServer::new(driver.identity));
             if let Some(controller) = driver.controller {
                 services = services.with(ControllerServer::new(controller));
+            }
+            if let Some(group) = driver.group {
+                services = services.with(GroupControllerServer::new(group));
+            }
+            if let Some(metadata) = driver.metadata {
+                services = services.with(SnapshotMetadataServer::new(metadata));
             }
             if let Some(node) = driver.node {
                 services = services.with(NodeServer::new(node));
