@@ -208,12 +208,12 @@ fn a_snapshot_keeps_its_bytes_and_tells_which_differ_from_an_earlier_one() {
         let storage = zones();
         let pool = pool(&storage);
         pool.create(&volume("v", Bytes::gi(1))).await.unwrap();
-        pool.export(&"v".into(), &"na".into(), Access::ReadWrite).await.unwrap();
-        let generation = storage.export_to(&"v".into(), &"na".into()).unwrap().0.generation;
+        pool.export(&"v".into(), &"nb".into(), Access::ReadWrite).await.unwrap();
+        let generation = storage.export_to(&"v".into(), &"nb".into()).unwrap().0.generation;
         let write = |block: u64, text: &str| {
             let cell = Cell::Bytes(text.as_bytes().into());
             let write = |volume: &mut super::super::volume::Volume| volume.write(block, cell.clone());
-            storage.reach(&"v".into(), &"na".into(), generation, write).unwrap();
+            storage.reach(&"v".into(), &"nb".into(), generation, write).unwrap();
         };
         let cut = |id: &str| NewSnapshot {
             id: id.into(),
