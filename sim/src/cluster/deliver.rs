@@ -49,11 +49,18 @@ impl Cluster {
         self.processes[id.0 as usize].liveness
     }
 
+    /// A process takes so long to start again: from then until its informers are filled.
+    pub fn starts_slowly(&mut self, id: ProcessId, time: Duration) {
+        self.processes[id.0 as usize].slow_start = Some(time);
+    }
+
     /// Starts a process that is down. Its informers are filled a little later.
     pub fn start(&mut self, id: ProcessId) {
-        let latency = self.latency.start;
+        self.stay_down(id);
         let process = &mut self.processes[id.0 as usize];
         assert_eq!(process.liveness, Liveness::Down, "{} runs already", process.name);
+        let again = process.slow_start.filter(|_| process.incarnation > 0);
+        let latency = again.unwrap_or(self.latency.start);
         process.reset();
         process.liveness = Liveness::Starting;
         let who = Who {
@@ -76,6 +83,7 @@ impl Cluster {
             return;
         }
         process.reset();
+        process.terminating = None;
         if let Some((_, ticket)) = process.wake.take() {
             self.board.cancel(ticket);
         }
@@ -94,7 +102,17 @@ impl Cluster {
 
     /// A process exits by itself; the container runtime starts it again: at once the first time, then 10 s doubling up to 300 s.
     pub(super) fn exit(&mut self, id: ProcessId, message: String) {
-        let exits = self.processes[id.0 as usize].exits;
+        let (exits, terminating) = {
+            let process = &self.processes[id.0 as usize];
+            (process.exits, process.terminating)
+        };
+        if let Some(again) = terminating {
+            self.end(id, ProcessChange::Exited("stopped".into()));
+            if again {
+                self.start(id);
+            }
+            return;
+        }
         self.end(id, ProcessChange::Exited(message));
         let process = &mut self.processes[id.0 as usize];
         process.exits += 1;
@@ -103,7 +121,21 @@ impl Cluster {
             n => crate::api::exponential(Duration::from_secs(10), Duration::from_secs(300), n - 1),
         };
         let lane = process.lane;
-        self.board.after(lane, delay, Due::Restart(id));
+        let ticket = self.board.after(lane, delay, Due::Restart(id));
+        self.processes[id.0 as usize].restart = Some(ticket);
+    }
+
+    /// Its container does not start again by itself.
+    pub(super) fn stay_down(&mut self, id: ProcessId) {
+        if let Some(ticket) = self.processes[id.0 as usize].restart.take() {
+            self.board.cancel(ticket);
+        }
+    }
+
+    /// Tells a process to end; it stays down unless it is started meanwhile.
+    pub(super) fn terminate(&mut self, id: ProcessId) {
+        self.processes[id.0 as usize].terminating = Some(false);
+        self.signal(id, Signal::Terminate);
     }
 
     pub(super) fn synced(&mut self, who: Who) {

@@ -154,8 +154,13 @@ impl Cluster {
     /// # Errors
     /// If there is none of that name.
     pub fn stop_named(&mut self, name: &str, node: bool) -> Result<(), String> {
-        if let Some(registrar) = self.process(name).filter(|_| name.starts_with("registrar")) {
-            self.close_sockets_of(registrar);
+        if let Some(process) = self.process(name) {
+            self.stay_down(process);
+            // A registrar removes its socket before it goes; nobody else has anything to do.
+            if name.starts_with("registrar") && self.liveness(process) == Liveness::Running {
+                self.terminate(process);
+                return Ok(());
+            }
         }
         self.end_named(name, node, &ProcessChange::Exited("stopped".into()))
     }
@@ -172,6 +177,7 @@ impl Cluster {
         if node {
             let node = name.strip_prefix("node/").unwrap_or(name).to_owned();
             for process in self.on_node(&node) {
+                self.stay_down(process);
                 self.end(process, change.clone());
             }
             for driver in self.drivers_on(&node) {
@@ -210,6 +216,8 @@ impl Cluster {
             return Ok(());
         }
         if let Some(process) = self.process(name) {
+            let terminating = &mut self.processes[process.0 as usize].terminating;
+            *terminating = terminating.map(|_| true);
             if self.liveness(process) == Liveness::Down {
                 self.start(process);
             }

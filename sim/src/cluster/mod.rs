@@ -218,6 +218,7 @@ impl Cluster {
             Due::Signal(who, signal) => self.signalled(who, &signal),
             Due::Emit(process, component, write) => self.emit(process, &component, write),
             Due::Restart(process) => {
+                self.processes[process.0 as usize].restart = None;
                 if self.processes[process.0 as usize].liveness == Liveness::Down {
                     self.start(process);
                 }

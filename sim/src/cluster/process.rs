@@ -62,6 +62,12 @@ pub(super) struct Process {
     pub wake: Option<(Time, Ticket)>,
     /// Exits so far in a row, for the restart back-off of its container.
     pub exits: u32,
+    /// Its container starts again then.
+    pub restart: Option<Ticket>,
+    /// It was told to end, and does so in its own time; whether it is to start again then.
+    pub terminating: Option<bool>,
+    /// From a start that is not the first until its informers are filled, if that takes longer than usual.
+    pub slow_start: Option<Duration>,
 }
 
 impl Process {
@@ -86,6 +92,9 @@ impl Process {
             tasks: None,
             wake: None,
             exits: 0,
+            restart: None,
+            terminating: None,
+            slow_start: None,
         }
     }
 

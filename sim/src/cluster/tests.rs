@@ -317,3 +317,50 @@ fn kind_of(what: &What) -> String {
         other => format!("{other:?}"),
     }
 }
+
+/// The life of one process, a line per change.
+fn life(told: impl Fn(&mut Cluster, super::ProcessId) + Send + 'static) -> Vec<String> {
+    let trace = run(move || async move {
+        let mut cluster = Cluster::new(0, Latency::default(), Trace::new());
+        let process = cluster.add_process(greeter("greeter"));
+        cluster.starts_slowly(process, Duration::from_millis(1500));
+        cluster.start(process);
+        cluster.run_for(Duration::from_secs(1)).await;
+        told(&mut cluster, process);
+        cluster.run_for(Duration::from_secs(30)).await;
+        cluster.shut_down().await
+    });
+    let line = |r: &crate::trace::Record| format!("{} ms {:?}", r.at.as_millis(), r.what);
+    let changes = trace.records().iter().filter(|r| matches!(r.what, What::Process(_)));
+    changes.map(line).collect()
+}
+
+#[test]
+fn who_exits_starts_again_and_takes_its_time_unless_somebody_stopped_it_meanwhile() {
+    let exited = life(|cluster, process| cluster.exit(process, "lost".into()));
+    let expected = [
+        "20 ms Process(Started)",
+        "1000 ms Process(Exited(\"lost\"))",
+        "3500 ms Process(Started)",
+    ];
+    assert_eq!(
+        exited, expected,
+        "the container starts after a second, the process is there after 1.5 s more"
+    );
+    let stopped = life(|cluster, process| {
+        cluster.exit(process, "lost".into());
+        cluster.stop_named("greeter", false).unwrap();
+    });
+    assert_eq!(stopped, expected[..2], "it stays down");
+}
+
+#[test]
+fn who_was_started_by_hand_does_not_start_once_more() {
+    let started = life(|cluster, process| {
+        cluster.exit(process, "lost".into());
+        cluster.start_named("greeter", false).unwrap();
+        cluster.stop_named("greeter", false).unwrap();
+    });
+    let last = started.last().map(String::as_str);
+    assert_eq!(last, Some("1000 ms Process(Exited(\"stopped\"))"), "{started:?}");
+}

@@ -198,7 +198,7 @@ fn loops_begin(turn: &mut Turn<'_>) {
         populator: drawn("populator", kubelet.constants.populator_period),
         plugins: now,
         pleg: drawn("pleg", kubelet.constants.pleg_period),
-        housekeeping: now + kubelet.constants.pod_source_delay,
+        housekeeping: now,
         stats,
     });
     turn.queue
