@@ -31,13 +31,15 @@ use super::manifest::Manifest;
 use super::mistake::{Mistake, ScenarioError};
 use super::names::{Call, KindName};
 use super::shape::{Cluster, DriverShape, numbered};
-use super::site::Process;
-use super::step::{Apply, Delete, Patch, PatchType, Refusal, Step, Verify, Wait, Write};
+use super::site::{Process, Site};
+use super::step::{
+    AllInjections, Apply, Crash, Delete, Healed, Inject, Patch, PatchType, Refusal, Step, Verify, Wait, Write,
+};
 use super::{Places, Scenario, kinds, refer};
 use crate::api::Kind;
 
 /// A scenario in the making. Objects named before the first step are there from the start; later ones are applied then.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     scenario: Scenario,
     mistakes: Vec<Mistake>,
@@ -196,6 +198,18 @@ impl Builder {
         }))
     }
 
+    /// Deletes a pod such as `pod/web` from the API server at once, whatever its kubelet does.
+    pub fn delete_now(mut self, object: &str) -> Builder {
+        let Some(target) = self.target(object) else { return self };
+        self.step(Step::Delete(Delete {
+            target,
+            grace_period_seconds: None,
+            force: true,
+            wait: None,
+            refused: None,
+        }))
+    }
+
     /// Waits for an object: `gone`, `exists`, a phase (`Bound`), a condition (`Ready`), a field (`{.status.phase}=Bound`), an event
     /// (`event:ProvisioningFailed`).
     pub fn until(mut self, object: &str, state: &str, within: &str) -> Builder {
@@ -252,6 +266,60 @@ impl Builder {
             Err(why) => self.wrong("restart", why),
         }
         self
+    }
+
+    /// Ends a process such as `kubelet/node-1` orderly; it stays away until [`Builder::start`].
+    pub fn stop(mut self, process: &str) -> Builder {
+        match Process::parse(process) {
+            Ok(process) => self.scenario.steps.push(Step::Stop(process)),
+            Err(why) => self.wrong("stop", why),
+        }
+        self
+    }
+
+    /// Starts what [`Builder::stop`] ended.
+    pub fn start(mut self, process: &str) -> Builder {
+        match Process::parse(process) {
+            Ok(process) => self.scenario.steps.push(Step::Start(process)),
+            Err(why) => self.wrong("start", why),
+        }
+        self
+    }
+
+    /// Kills a process such as `kubelet/node-1` at a site such as `attacher / ControllerPublishVolume / pvc data / attempt 1 / before-reply`, by default the
+    /// one whose site it is. It starts again at once.
+    pub fn crash_at(mut self, site: &str) -> Builder {
+        match Site::parse(site) {
+            Ok(site) => self.scenario.steps.push(Step::Crash(Crash {
+                process: None,
+                at: Some(site),
+                down: None,
+            })),
+            Err(why) => self.wrong("at", why),
+        }
+        self
+    }
+
+    /// Lets calls fail or hang.
+    pub fn inject(self, inject: Inject) -> Builder {
+        self.step(Step::Inject(inject))
+    }
+
+    /// Ends every injection.
+    pub fn heal(self) -> Builder {
+        self.step(Step::Heal(Healed::All(AllInjections::All)))
+    }
+
+    /// Waits until the driver has had so many of these calls.
+    pub fn until_called(mut self, call: Call, times: u32, within: &str) -> Builder {
+        let within = self.duration(within);
+        self.step(Step::Wait(Wait {
+            until: Condition::Call(CallCondition {
+                at_least: Some(times),
+                ..CallCondition::on(call)
+            }),
+            within,
+        }))
     }
 
     /// Any expectation for the end.

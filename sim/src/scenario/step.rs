@@ -464,6 +464,64 @@ pub struct Inject {
     pub times: Times,
 }
 
+impl Inject {
+    /// Strikes the next such call, whoever makes it. What strikes it is still to be said.
+    pub fn into_call(call: Call) -> Inject {
+        Inject {
+            call,
+            driver: None,
+            node: None,
+            claim: None,
+            contains: None,
+            code: None,
+            message: None,
+            delay: None,
+            phase: InjectPhase::Before,
+            times: Times::default(),
+        }
+    }
+
+    /// Answers with this code instead of the driver.
+    pub fn code(self, code: Code) -> Inject {
+        Inject {
+            code: Some(code),
+            ..self
+        }
+    }
+
+    /// The answer takes so long.
+    pub fn delay(self, delay: GoDuration) -> Inject {
+        Inject {
+            delay: Some(delay),
+            ..self
+        }
+    }
+
+    /// The driver does what it is told, before.
+    pub fn after(self) -> Inject {
+        Inject {
+            phase: InjectPhase::After,
+            ..self
+        }
+    }
+
+    /// So often.
+    pub fn times(self, times: u32) -> Inject {
+        Inject {
+            times: Times::Count(times),
+            ..self
+        }
+    }
+
+    /// Until it is healed.
+    pub fn always(self) -> Inject {
+        Inject {
+            times: Times::Always(Always::Always),
+            ..self
+        }
+    }
+}
+
 /// Whether an injection strikes before or after the driver has seen the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
