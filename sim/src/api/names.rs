@@ -121,7 +121,9 @@ pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
 pub fn sha256_hex(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     parts.iter().for_each(|part| hasher.update(part.as_bytes()));
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = hasher.finalize();
+    let digits = digits.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::process::{Liveness, Process, ProcessSpec};
+use super::process::{Liveness, Process, ProcessSpec, Turn};
 use super::{Cluster, Due, ProcessId, Who};
 use crate::api::{Change, Delta, Kind, ObjKey, Object};
 use crate::control::{Outcome, Signal};
@@ -167,11 +167,10 @@ impl Cluster {
             deltas.extend(process.cache.replace(kind, objects));
         }
         for delta in &deltas {
-            for shell in process.shells.iter_mut().filter(|s| s.kinds().contains(&delta.kind())) {
-                shell.notice(&process.cache, delta, now);
-            }
+            process.notice(delta, now);
         }
         process.shells.iter_mut().for_each(|s| s.start(&process.cache, now));
+        process.stir_all();
         let name = Arc::clone(&process.name);
         self.trace.push(Record {
             at: now,
@@ -244,10 +243,7 @@ impl Cluster {
         let Some(delta) = process.cache.apply(change) else {
             return;
         };
-        let kind = delta.kind();
-        for shell in process.shells.iter_mut().filter(|s| s.kinds().contains(&kind)) {
-            shell.notice(&process.cache, &delta, now);
-        }
+        process.notice(&delta, now);
         self.pump(who.process);
     }
 
@@ -256,10 +252,9 @@ impl Cluster {
             return;
         }
         let now = self.board.now();
-        self.processes[who.process.0 as usize]
-            .shells
-            .iter_mut()
-            .for_each(|s| s.signal(signal, now));
+        let process = &mut self.processes[who.process.0 as usize];
+        process.shells.iter_mut().for_each(|s| s.signal(signal, now));
+        process.stir_all();
         self.pump(who.process);
     }
 
@@ -282,6 +277,7 @@ impl Cluster {
         let now = self.board.now();
         let process = &mut self.processes[who.process.0 as usize];
         process.shells[shell].outcome(&mut process.cache, token, outcome, now);
+        process.turns[shell].stirred = true;
         self.pump(who.process);
     }
 
@@ -295,7 +291,14 @@ impl Cluster {
         };
         for shell in 0..self.processes[at].shells.len() {
             let process = &mut self.processes[at];
+            if !process.turns[shell].has_come(now) {
+                continue;
+            }
             let pumped = process.shells[shell].pump(&mut process.cache, now);
+            process.turns[shell] = Turn {
+                stirred: false,
+                due: process.shells[shell].next_due(),
+            };
             for request in pumped.requests {
                 self.request(who, shell, request);
             }

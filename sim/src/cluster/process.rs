@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{Bucket, Cache, Clock, EventRecord, Index, Kind, Recorder, Write};
+use crate::api::{Bucket, Cache, Clock, Delta, EventRecord, Index, Kind, Recorder, Write};
 use crate::control::AnyShell;
 use crate::runtime::{Lane, Tasks, Ticket, Time};
 
@@ -51,6 +51,8 @@ pub(super) struct Process {
     pub incarnation: u32,
     pub liveness: Liveness,
     pub shells: Vec<Box<dyn AnyShell>>,
+    /// What each shell waits for.
+    pub turns: Vec<Turn>,
     pub kinds: BTreeSet<Kind>,
     pub cache: Cache,
     pub recorders: BTreeMap<Arc<str>, Recorder>,
@@ -70,6 +72,21 @@ pub(super) struct Process {
     pub slow_start: Option<Duration>,
 }
 
+/// When a shell of a process wants to be pumped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn {
+    /// Something reached it since it was pumped.
+    pub stirred: bool,
+    /// Its earliest delayed key.
+    pub due: Option<Time>,
+}
+
+impl Turn {
+    pub fn has_come(self, now: Time) -> bool {
+        self.stirred || self.due.is_some_and(|due| due <= now)
+    }
+}
+
 impl Process {
     pub fn new(spec: ProcessSpec, lane: Lane) -> Process {
         let own = |s: &dyn AnyShell| Arc::from(s.component().unwrap_or_else(|| spec.component.clone()));
@@ -85,6 +102,7 @@ impl Process {
             incarnation: 0,
             liveness: Liveness::Down,
             kinds,
+            turns: vec![Turn::default(); spec.shells.len()],
             shells: spec.shells,
             cache: Cache::new(&spec.indexes),
             bucket: None,
@@ -104,8 +122,24 @@ impl Process {
         self.liveness = Liveness::Down;
         self.cache.clear();
         self.shells.iter_mut().for_each(|s| s.forget_everything());
+        self.turns.fill(Turn::default());
         self.recorders.clear();
         self.bucket = self.throttle.map(|(rate, burst)| Bucket::new(rate, burst));
+    }
+
+    /// Tells a change to the shells that watch its kind.
+    pub fn notice(&mut self, delta: &Delta, now: Time) {
+        for (shell, turn) in self.shells.iter_mut().zip(&mut self.turns) {
+            if shell.kinds().contains(&delta.kind()) {
+                shell.notice(&self.cache, delta, now);
+                turn.stirred = true;
+            }
+        }
+    }
+
+    /// Every shell wants to be pumped.
+    pub fn stir_all(&mut self) {
+        self.turns.iter_mut().for_each(|turn| turn.stirred = true);
     }
 
     /// How long the client's own throttle holds the next request back.
@@ -128,7 +162,7 @@ impl Process {
 
     /// When its earliest delayed key is due.
     pub fn next_due(&self) -> Option<Time> {
-        self.shells.iter().filter_map(|s| s.next_due()).min()
+        self.turns.iter().filter_map(|turn| turn.due).min()
     }
 }
 

@@ -32,24 +32,24 @@ pub struct Attachment {
     pub detach_requested: Option<Time>,
 }
 
-/// What a node is told in its `status.volumesAttached`.
-#[derive(Debug, Default)]
-struct Report {
-    dirty: bool,
-    volumes: BTreeSet<Arc<str>>,
-}
-
 /// What is attached.
 #[derive(Debug, Default)]
 pub struct Actual {
     attachments: BTreeMap<Place, Attachment>,
+    /// The same by the name of the VolumeAttachment.
+    names: BTreeMap<Arc<str>, Place>,
     /// What is known of the attached volumes. Nothing, when only a node's status named them.
     specs: BTreeMap<Arc<str>, Arc<Spec>>,
-    reports: BTreeMap<Arc<str>, Report>,
+    /// What each node is told in its `status.volumesAttached`.
+    reports: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The nodes that were not told yet.
+    untold: BTreeSet<Arc<str>>,
     /// `status.volumesInUse` of each node as last seen.
     in_use: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    /// Attachments that are taken to be in use because the node has not said otherwise since they began.
-    assumed: BTreeMap<Place, Time>,
+    /// Attachments that are taken to be in use because the node has not said otherwise since they began, by node and volume.
+    assumed: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Time>>,
+    /// What changed since somebody asked.
+    touched: Vec<Place>,
 }
 
 impl Actual {
@@ -67,9 +67,14 @@ impl Actual {
                     detach_requested: None,
                 };
                 self.attachments.insert(place.clone(), attachment);
-                self.assumed.insert(place.clone(), now);
+                if let Some(name) = place.attachment() {
+                    self.names.insert(name.into(), place.clone());
+                }
+                let assumed = self.assumed.entry(Arc::clone(&place.node)).or_default();
+                assumed.insert(Arc::clone(&place.volume), now);
             }
         }
+        self.touched.push(place.clone());
         if confirmed {
             self.report(place);
         }
@@ -80,7 +85,13 @@ impl Actual {
         if self.attachments.remove(place).is_none() {
             return;
         }
-        self.assumed.remove(place);
+        if let Some(name) = place.attachment() {
+            self.names.remove(name.as_str());
+        }
+        if let Some(assumed) = self.assumed.get_mut(&place.node) {
+            assumed.remove(&place.volume);
+        }
+        self.touched.push(place.clone());
         if self.nodes_of(&place.volume).next().is_none() {
             self.specs.remove(&place.volume);
         }
@@ -95,6 +106,16 @@ impl Actual {
     /// Whether it is attached for sure.
     pub fn is_attached(&self, place: &Place) -> bool {
         self.get(place).is_some_and(|a| a.confirmed)
+    }
+
+    /// The attachment that a VolumeAttachment of this name stands for.
+    pub fn named(&self, attachment: &str) -> Option<(&Place, &Attachment)> {
+        self.attachments.get_key_value(self.names.get(attachment)?)
+    }
+
+    /// What changed since this was last asked.
+    pub fn take_touched(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.touched)
     }
 
     /// All attachments, in order of volume and node.
@@ -139,19 +160,23 @@ impl Actual {
     pub fn set_in_use(&mut self, node: &str, volumes: &[String]) {
         let volumes = volumes.iter().map(|v| Arc::from(v.as_str())).collect();
         self.in_use.insert(node.into(), volumes);
-        self.assumed.retain(|place, _| &*place.node != node);
+        self.assumed.remove(node);
     }
 
     /// Whether a node uses a volume, as far as is known.
     pub fn is_in_use(&self, place: &Place) -> bool {
         let said = self.in_use.get(&place.node).is_some_and(|v| v.contains(&place.volume));
-        said || self.assumed.contains_key(place)
+        said || self.assumed_since(place).is_some()
     }
 
     /// When an assumption ends because a healthy node reports itself at least every `report`, even if nothing changed.
     pub fn assumed_until(&self, place: &Place, report: Duration) -> Option<Time> {
         let said = self.in_use.get(&place.node).is_some_and(|v| v.contains(&place.volume));
-        self.assumed.get(place).filter(|_| !said).map(|since| *since + report)
+        self.assumed_since(place).filter(|_| !said).map(|since| since + report)
+    }
+
+    fn assumed_since(&self, place: &Place) -> Option<Time> {
+        self.assumed.get(&place.node)?.get(&place.volume).copied()
     }
 
     // What nodes are told.
@@ -162,33 +187,37 @@ impl Actual {
             return;
         }
         let report = self.reports.entry(Arc::clone(&place.node)).or_default();
-        report.dirty |= report.volumes.insert(Arc::clone(&place.volume));
+        if report.insert(Arc::clone(&place.volume)) {
+            self.untold.insert(Arc::clone(&place.node));
+        }
     }
 
     /// No longer reports a volume as attached: before it is detached, so that kubelet does not mount it any more.
     pub fn withdraw(&mut self, place: &Place) {
-        if let Some(report) = self.reports.get_mut(&place.node) {
-            report.dirty |= report.volumes.remove(&place.volume);
+        let report = self.reports.get_mut(&place.node);
+        if report.is_some_and(|report| report.remove(&place.volume)) {
+            self.untold.insert(Arc::clone(&place.node));
         }
     }
 
     /// The node must be told again, for the write failed or the node is a new one.
     pub fn tell_again(&mut self, node: &str) {
-        if let Some(report) = self.reports.get_mut(node) {
-            report.dirty = true;
+        if let Some((node, _)) = self.reports.get_key_value(node) {
+            self.untold.insert(Arc::clone(node));
         }
     }
 
     /// What to write to a node that was not told yet. It counts as told from now on.
     pub fn take_report(&mut self, node: &str) -> Option<Vec<AttachedVolume>> {
-        let report = self.reports.get_mut(node).filter(|r| r.dirty)?;
-        report.dirty = false;
-        Some(report.volumes.iter().map(|name| attached(name)).collect())
+        if !self.untold.remove(node) {
+            return None;
+        }
+        Some(self.reports.get(node)?.iter().map(|name| attached(name)).collect())
     }
 
     /// The nodes that were not told yet.
     pub fn untold(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.reports.iter().filter(|(_, r)| r.dirty).map(|(node, _)| node)
+        self.untold.iter()
     }
 }
 

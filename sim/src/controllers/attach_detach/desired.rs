@@ -130,6 +130,8 @@ pub struct Desired {
     nodes: BTreeMap<Arc<str>, bool>,
     wanted: BTreeMap<Place, Wanted>,
     by_pod: BTreeMap<Arc<str>, BTreeSet<Place>>,
+    /// What changed since somebody asked.
+    touched: Vec<Place>,
 }
 
 impl Desired {
@@ -161,6 +163,7 @@ impl Desired {
             return false;
         }
         let place = spec.on(node);
+        self.touched.push(place.clone());
         let wanted = self.wanted.entry(place.clone()).or_insert_with(|| Wanted {
             spec: Arc::clone(spec),
             pods: BTreeMap::new(),
@@ -178,6 +181,7 @@ impl Desired {
         let had = wanted.pods.remove(pod).is_some();
         if wanted.pods.is_empty() {
             self.wanted.remove(place);
+            self.touched.push(place.clone());
         }
         if let Some(places) = self.by_pod.get_mut(pod) {
             places.remove(place);
@@ -186,6 +190,11 @@ impl Desired {
             }
         }
         had
+    }
+
+    /// What changed since this was last asked.
+    pub fn take_touched(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Whether a volume is wanted on a node.

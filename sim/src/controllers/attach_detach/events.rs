@@ -107,12 +107,8 @@ impl AttachDetach {
         if there && attachment.status.as_ref().is_some_and(|s| s.attached) {
             return;
         }
-        let node = &attachment.spec.node_name;
-        let name = attachment.metadata.name.as_ref();
-        let mut believed = memory.actual.iter().filter(|(p, a)| a.confirmed && *p.node == **node);
-        let doubtful = believed.any(|(place, _)| place.attachment().as_ref() == name);
-        drop(believed);
-        if doubtful {
+        let believed = memory.actual.named(fields::name(&attachment.metadata));
+        if believed.is_some_and(|(place, a)| a.confirmed && *place.node == *attachment.spec.node_name) {
             self.wake_verify(memory, now, queue);
         }
     }

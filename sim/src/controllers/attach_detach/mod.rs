@@ -41,7 +41,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 
-use crate::api::{Cache, Delta, Index, Kind, Limiter, ObjKey, ObjectRef, Read, ReadAnswer};
+use crate::api::{Cache, Delta, Index, Kind, Limiter, ObjKey, ObjectRef, Read, ReadAnswer, fields};
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
 use crate::runtime::Time;
 
@@ -161,6 +161,10 @@ pub struct Memory {
     desired: Desired,
     actual: Actual,
     operations: Operations,
+    /// What is wanted and not known to be settled: of this a pass may have something to attach.
+    open: BTreeSet<Place>,
+    /// What is attached and not wanted: of this a pass may have something to detach.
+    unwanted: BTreeSet<Place>,
     pass: Pass,
     /// Pods of which a volume was passed over because something was missing.
     passed_over: BTreeSet<ObjKey>,
@@ -173,6 +177,24 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Keeps `open` and `unwanted` true after the two worlds changed, so that a pass costs what changed and not what there is.
+    fn settle(&mut self) {
+        let touched = self.desired.take_touched().into_iter().chain(self.actual.take_touched());
+        for place in touched {
+            let wanted = self.desired.wants(&place);
+            if !wanted && self.actual.get(&place).is_some() {
+                self.unwanted.insert(place.clone());
+            } else {
+                self.unwanted.remove(&place);
+            }
+            if wanted {
+                self.open.insert(place);
+            } else {
+                self.open.remove(&place);
+            }
+        }
+    }
+
     /// The first tick from `at` on that no pass has used yet.
     fn next_pass(&self, settings: &AttachDetach, at: Time) -> Option<Time> {
         let unused = self.pass.last.map_or(at, |last| at.max(Time(last.0 + 1)));
@@ -334,6 +356,7 @@ impl Controller for AttachDetach {
     fn start(&self, cache: &Cache, memory: &mut Memory, now: Time, queue: &mut Requests<Key>) {
         memory.started = Some(now);
         self.recover(cache, memory, now);
+        memory.settle();
         let believed = memory.actual.iter().filter(|(_, a)| a.confirmed);
         let doubtful = believed.map(|(place, _)| place.attachment().unwrap_or_default());
         let doubtful = doubtful.filter(|name| {
@@ -355,11 +378,17 @@ impl Controller for AttachDetach {
             self.notice_pod(cache, memory, old.map(|p| &**p), new.map(|p| &**p), now, queue);
         } else if let Some((old, new)) = delta.of::<Node>() {
             self.notice_node(memory, old.map(|n| &**n), new.map(|n| &**n), now, queue);
-            self.wake_list(cache, memory, now, queue);
+            let name = &delta.object().key().name;
+            let waiting = memory.passed_over.iter().filter_map(|key| cache.get::<Pod>(key));
+            let here = waiting.filter(|pod| *fields::pod_node(pod) == **name);
+            self.wake_list(cache, memory, here, now, queue);
         } else if let Some((_, Some(claim))) = delta.of::<PersistentVolumeClaim>() {
             self.notice_claim(cache, memory, claim, now, queue);
-        } else if let Some((_, Some(_))) = delta.of::<PersistentVolume>() {
-            self.wake_list(cache, memory, now, queue);
+        } else if let Some((_, Some(volume))) = delta.of::<PersistentVolume>() {
+            let claim = fields::volume_claim_key(volume).map(|claim| claim.to_string());
+            let pods = claim.iter().flat_map(|claim| cache.by::<Pod>(Index::PodsByClaim, claim));
+            let waiting = pods.filter(|pod| memory.passed_over.contains(&ObjKey::of(&pod.metadata)));
+            self.wake_list(cache, memory, waiting, now, queue);
         } else if let Some((old, new)) = delta.of::<VolumeAttachment>() {
             if let Some(attachment) = new.or(old) {
                 self.notice_attachment(memory, attachment, new.is_some(), now, queue);
@@ -369,6 +398,7 @@ impl Controller for AttachDetach {
         {
             self.notice_driver(cache, memory, driver, now, queue);
         }
+        memory.settle();
     }
 
     fn decide(&self, cache: &Cache, memory: &Memory, key: &Key, now: Time) -> Effect {
@@ -394,6 +424,7 @@ impl Controller for AttachDetach {
             Key::Prune => self.prune(memory, then),
             Key::List => self.list(memory, then),
         }
+        memory.settle();
     }
 
     fn ended(&self, memory: &mut Memory, key: &Key, _: &Effect) {

@@ -174,7 +174,7 @@ impl AttachDetach {
     }
 
     fn join_all(&self, memory: &mut Memory, then: &mut Learner<'_, Key>) -> Step {
-        let places: Vec<Place> = memory.desired.iter().map(|(place, _)| place.clone()).collect();
+        let places: Vec<Place> = memory.open.iter().cloned().collect();
         let mut events = VecDeque::new();
         for place in places {
             let view = self.view(then.cache, memory, then.now);
@@ -182,7 +182,10 @@ impl AttachDetach {
                 continue;
             };
             match view.join(&place, wanted) {
-                Join::Settled => memory.actual.reset_detach(&place),
+                Join::Settled => {
+                    memory.actual.reset_detach(&place);
+                    memory.open.remove(&place);
+                }
                 Join::Blocked(told) => {
                     events.extend(told);
                     memory.desired.told(&place);

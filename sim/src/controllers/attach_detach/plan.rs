@@ -9,6 +9,7 @@
 //!
 //! After the 6 min the last look at the node is dropped too, even on a healthy one, which must still not use the volume (fact sheet 4.3).
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
@@ -101,7 +102,9 @@ impl View<'_> {
 
     /// The first attachment after `after` that can be detached now.
     pub fn next_leave(&self, after: Option<&Place>) -> Option<(Place, bool)> {
-        let rest = self.unwanted().filter(|(p, _)| after.is_none_or(|a| *p > a));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.memory.unwanted.range((from, Bound::Unbounded));
+        let rest = rest.filter_map(|place| Some((place, self.memory.actual.get(place)?)));
         rest.filter_map(|(place, attachment)| match self.leave(place, attachment) {
             Leave::Now { verify } => Some((place.clone(), verify)),
             Leave::Later(_) => None,
@@ -112,7 +115,8 @@ impl View<'_> {
     /// The attachments that nobody wants.
     pub fn unwanted(&self) -> impl Iterator<Item = (&Place, &Attachment)> {
         let memory = self.memory;
-        memory.actual.iter().filter(|(p, _)| !memory.desired.wants(p))
+        let places = memory.unwanted.iter();
+        places.filter_map(|place| Some((place, memory.actual.get(place)?)))
     }
 
     /// Must this wanted volume be attached?
@@ -171,7 +175,9 @@ impl View<'_> {
             Leave::Now { .. } => Some(self.now),
             Leave::Later(at) => at,
         });
-        let joining = self.memory.desired.iter().filter_map(|(p, w)| match self.join(p, w) {
+        let open = self.memory.open.iter();
+        let open = open.filter_map(|place| Some((place, self.memory.desired.get(place)?)));
+        let joining = open.filter_map(|(p, w)| match self.join(p, w) {
             Join::Now => Some(self.now),
             Join::Later(at) => at,
             Join::Settled | Join::Blocked(_) => None,

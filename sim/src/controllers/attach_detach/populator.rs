@@ -3,6 +3,8 @@
 //! Every minute it removes what vanished or terminated pods still want (one volume of each pod per round) and volumes whose driver stopped attaching.
 //! Every third minute it looks at all pods again, and so finds volumes that were passed over. Neither loop ticks when it would find nothing.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSIDriver;
 
@@ -14,10 +16,16 @@ use super::desired::Desired;
 use super::{AttachDetach, Key, Memory, pods};
 
 impl AttachDetach {
-    /// Something appeared for which passed-over pods may have waited: they are looked at when all pods are.
-    pub(super) fn wake_list(&self, cache: &Cache, memory: &Memory, now: Time, queue: &mut Requests<Key>) {
-        let ready = memory.passed_over.iter().filter_map(|key| cache.get::<Pod>(key));
-        if ready.into_iter().any(|pod| adds(cache, &memory.desired, pod)) {
+    /// Something appeared for which these passed-over pods may have waited: they are looked at when all pods are.
+    pub(super) fn wake_list<'a>(
+        &self,
+        cache: &Cache,
+        memory: &Memory,
+        mut waiting: impl Iterator<Item = &'a Arc<Pod>>,
+        now: Time,
+        queue: &mut Requests<Key>,
+    ) {
+        if waiting.any(|pod| adds(cache, &memory.desired, pod)) {
             self.queue_list(memory, now, queue);
         }
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 
-use super::memory::{Memory, UNSCHEDULABLE_FLUSH};
+use super::Key;
+use super::memory::Memory;
 use super::volumes::Plan;
 use crate::api::{Cache, Edit, EventRecord, ObjKey, Object, ObjectRef, Patch, Write, fields, names, version};
 use crate::control::{Effect, Learner, Outcome};
@@ -44,7 +45,7 @@ enum Step {
     /// Write the `PodScheduled` condition.
     Condition { message: String, error: bool },
     /// Wait for an event, or for the back-off.
-    Failed { until: Option<Time> },
+    Failed,
 }
 
 /// One pod between a node that was found, or was not, and the end of its cycle.
@@ -89,6 +90,16 @@ impl Cycle {
         }
     }
 
+    /// Whether a node was found: the cycle then runs beside the turns of other pods.
+    pub fn binds(&self) -> bool {
+        !self.node.is_empty()
+    }
+
+    /// Whether nothing is left to do for it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.step, Step::Bound | Step::Failed)
+    }
+
     /// The names of the volumes and the keys of the claims that it assumed.
     pub fn assumed(&self) -> (Vec<String>, Vec<ObjKey>) {
         let volumes = self
@@ -101,10 +112,9 @@ impl Cycle {
 }
 
 /// The next effect of a cycle.
-pub(super) fn next(cache: &Cache, memory: &Memory, key: &ObjKey, cycle: &Cycle, now: Time) -> Effect {
+pub(super) fn next(cache: &Cache, key: &ObjKey, cycle: &Cycle) -> Effect {
     let pod = cache.get::<Pod>(key).filter(|p| fields::uid(&p.metadata) == cycle.uid);
     let Some(pod) = pod else { return Effect::Rest };
-    let _ = memory;
     match &cycle.step {
         Step::Nominate => {
             let mut status = pod.status.clone().unwrap_or_default();
@@ -133,15 +143,13 @@ pub(super) fn next(cache: &Cache, memory: &Memory, key: &ObjKey, cycle: &Cycle, 
             let message = format!("Successfully assigned {key} to {}", cycle.node);
             Effect::Record(EventRecord::normal(&Object::Pod(Arc::clone(pod)), "Scheduled", message))
         }
-        Step::Bound => Effect::Rest,
+        Step::Bound | Step::Failed => Effect::Rest,
         Step::Tell { message, .. } => Effect::Record(EventRecord::warning(
             &Object::Pod(Arc::clone(pod)),
             "FailedScheduling",
             message.clone(),
         )),
         Step::Condition { message, error } => condition(pod, key, message, *error),
-        Step::Failed { until: Some(until) } => Effect::RestUntil(*until),
-        Step::Failed { until: None } => Effect::RestUntil(now + UNSCHEDULABLE_FLUSH),
     }
 }
 
@@ -178,7 +186,7 @@ pub(super) fn learn(
     key: &ObjKey,
     effect: &Effect,
     outcome: &Outcome,
-    then: &mut Learner<'_, ObjKey>,
+    then: &mut Learner<'_, Key>,
 ) {
     let Some(cycle) = memory.cycles.get(key) else { return };
     let step = match (&cycle.step, outcome) {
@@ -206,12 +214,11 @@ pub(super) fn learn(
             error: *error,
         },
         (Step::Condition { error, .. }, _) => {
-            let until = if *error {
-                Some(memory.back_off(key, then.now))
-            } else {
-                None
-            };
-            Step::Failed { until }
+            if *error {
+                let until = memory.back_off(key, then.now);
+                then.queue.add_at(Key::Pod(key.clone()), until);
+            }
+            Step::Failed
         }
         (step, Outcome::Written(Err(error))) => failed(step, &error.message),
         (step, outcome) => unreachable!("{outcome:?} of {effect:?} in {step:?}"),

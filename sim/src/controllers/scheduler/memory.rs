@@ -23,6 +23,10 @@ pub struct Memory {
     pub(super) nodes: BTreeMap<Arc<str>, Seat>,
     assumed: BTreeMap<ObjKey, Arc<str>>,
     waiting: BTreeMap<ObjKey, Waiting>,
+    /// The pod whose turn it is has been tried.
+    pub(super) tried: bool,
+    /// The attempt has taken its time.
+    pub(super) rested: bool,
 }
 
 /// A node as the scheduler sees it.
@@ -168,6 +172,11 @@ impl Memory {
             .filter(|(_, w)| w.triggers.contains(&trigger))
             .map(|(key, _)| key.clone())
             .collect()
+    }
+
+    /// Whether a pod fits nowhere and waits for an event.
+    pub(super) fn waits(&self, key: &ObjKey) -> bool {
+        self.waiting.contains_key(key)
     }
 
     fn waits_for(&self, key: &ObjKey, trigger: Trigger) -> bool {

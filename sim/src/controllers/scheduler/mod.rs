@@ -11,6 +11,9 @@
 //! Source: fact sheet §2; `pkg/scheduler` of Kubernetes. `filter` decides where a pod may go, `volumes` what its claims need, `binding` is the cycle after
 //! a node was found.
 //!
+//! One pod is scheduled at a time, as the real loop does: an attempt takes [`ATTEMPT`], and what failed is told before the next pod's turn. A pod that
+//! events ask for again while it waits for its turn has one turn, not many.
+//!
 //! Blind spots: resources are not counted (only 110 pods a node), no preemption, no pod affinity or topology spread. A node with fewer pods wins, ties by a
 //! draw that depends on pod and node only. More than 100 nodes are sampled from a start that depends on the pod, where the real one rotates.
 
@@ -19,11 +22,16 @@ mod filter;
 mod memory;
 mod volumes;
 
+use std::fmt;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 
 use crate::api::{Cache, Delta, Index, Kind, Limiter, ObjKey, fields};
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
 use crate::runtime::{Chance, Time};
+
+use binding::Cycle;
 
 pub use memory::Memory;
 
@@ -59,8 +67,34 @@ const KINDS: &[Kind] = &[
     Kind::VolumeAttachment,
 ];
 
+/// What one attempt takes before the next pod has its turn; the order of `scheduling_algorithm_duration_seconds` in small clusters.
+const ATTEMPT: Duration = Duration::from_millis(1);
+
+/// What a sync of the scheduler is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// The turn of a pod that wants a node.
+    Pod(ObjKey),
+    /// The binding cycle of a pod that has found one.
+    Binding(ObjKey),
+}
+
+impl Key {
+    fn pod(&self) -> &ObjKey {
+        match self {
+            Key::Pod(pod) | Key::Binding(pod) => pod,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pod().fmt(f)
+    }
+}
+
 impl Controller for Scheduler {
-    type Key = ObjKey;
+    type Key = Key;
     type Memory = Memory;
 
     fn name(&self) -> &'static str {
@@ -72,21 +106,29 @@ impl Controller for Scheduler {
     }
 
     fn lanes(&self) -> Vec<LaneSpec> {
-        // Scheduling itself takes no time here; the binding cycles run beside each other.
-        vec![LaneSpec {
-            name: "pods",
-            workers: usize::MAX,
+        // Binding cycles run beside each other.
+        let lane = |name, workers| LaneSpec {
+            name,
+            workers,
             limiter: Limiter::Controller,
-        }]
+        };
+        vec![lane("scheduling", 1), lane("binding", usize::MAX)]
     }
 
-    fn notice(&self, cache: &Cache, memory: &mut Memory, delta: &Delta, now: Time, queue: &mut Requests<ObjKey>) {
+    fn lane(&self, key: &Key) -> usize {
+        match key {
+            Key::Pod(_) => 0,
+            Key::Binding(_) => 1,
+        }
+    }
+
+    fn notice(&self, cache: &Cache, memory: &mut Memory, delta: &Delta, now: Time, queue: &mut Requests<Key>) {
         if let Some((old, new)) = delta.of::<Pod>() {
             memory.pod_changed(old.map(|p| &**p), new.map(|p| &**p));
             if let Some(pod) = new.filter(|p| wants_node(p)) {
                 let key = delta.object().key();
                 if memory.is_new(&key, fields::uid(&pod.metadata)) {
-                    queue.add(key);
+                    queue.add(Key::Pod(key));
                 }
             }
         }
@@ -98,51 +140,79 @@ impl Controller for Scheduler {
         }
         for key in memory.helped_by(cache, delta) {
             match memory.released_at(&key, now) {
-                Some(at) => queue.add_at(key, at),
-                None => queue.add(key),
+                Some(at) => queue.add_at(Key::Pod(key), at),
+                None => queue.add(Key::Pod(key)),
             }
         }
     }
 
-    fn decide(&self, cache: &Cache, memory: &Memory, key: &ObjKey, now: Time) -> Effect {
-        if let Some(cycle) = memory.cycles.get(key) {
-            return binding::next(cache, memory, key, cycle, now);
+    fn decide(&self, cache: &Cache, memory: &Memory, key: &Key, now: Time) -> Effect {
+        let pod = key.pod();
+        let cycle = memory.cycles.get(pod);
+        match key {
+            Key::Binding(_) => cycle.map_or(Effect::Rest, |cycle| binding::next(cache, pod, cycle)),
+            Key::Pod(_) => turn(cache, memory, pod, cycle, now),
         }
-        let Some(pod) = cache.get::<Pod>(key).filter(|p| wants_node(p)) else {
-            return Effect::Rest;
-        };
-        if memory.assumed_node(key).is_some() {
-            return Effect::Rest;
-        }
-        if let Some(at) = memory.released_at(key, now) {
-            return Effect::RestUntil(at);
-        }
-        let _ = pod;
-        Effect::Note("schedule")
     }
 
-    fn learn(
-        &self,
-        memory: &mut Memory,
-        key: &ObjKey,
-        effect: &Effect,
-        outcome: &Outcome,
-        then: &mut Learner<'_, ObjKey>,
-    ) {
-        if matches!(effect, Effect::Note("schedule")) {
-            let Some(pod) = then.cache.get::<Pod>(key).cloned() else {
+    fn learn(&self, memory: &mut Memory, key: &Key, effect: &Effect, outcome: &Outcome, then: &mut Learner<'_, Key>) {
+        let name = key.pod();
+        match (key, effect) {
+            (Key::Pod(_), Effect::Note(SCHEDULE)) => {
+                let Some(pod) = then.cache.get::<Pod>(name).cloned() else {
+                    return;
+                };
+                let verdict = filter::schedule(then.cache, memory, &self.chance, &pod, then.now);
+                memory.begin(name, &pod, verdict);
+                memory.tried = true;
+                if memory.cycles.get(name).is_some_and(Cycle::binds) {
+                    then.queue.add(Key::Binding(name.clone()));
+                }
+            }
+            (Key::Pod(_), Effect::Wait(_)) => memory.rested = true,
+            _ => binding::learn(memory, name, effect, outcome, then),
+        }
+    }
+
+    fn ended(&self, memory: &mut Memory, key: &Key, _: &Effect) {
+        let pod = key.pod();
+        if let Key::Pod(_) = key {
+            (memory.tried, memory.rested) = (false, false);
+            if memory.cycles.get(pod).is_some_and(Cycle::binds) {
                 return;
-            };
-            let cycle = filter::schedule(then.cache, memory, &self.chance, &pod, then.now);
-            memory.begin(key, &pod, cycle);
-            return;
+            }
         }
-        binding::learn(memory, key, effect, outcome, then);
+        memory.cycles.remove(pod);
     }
+}
 
-    fn ended(&self, memory: &mut Memory, key: &ObjKey, _: &Effect) {
-        memory.cycles.remove(key);
+/// The effect that runs a scheduling cycle, inside the scheduler.
+const SCHEDULE: &str = "schedule";
+
+/// The turn of a pod: one attempt, then word of what came of it.
+fn turn(cache: &Cache, memory: &Memory, key: &ObjKey, cycle: Option<&Cycle>, now: Time) -> Effect {
+    if memory.tried {
+        return match cycle {
+            Some(cycle) if !cycle.binds() && !cycle.is_over() => binding::next(cache, key, cycle),
+            _ if !memory.rested => Effect::Wait(ATTEMPT),
+            _ if memory.waits(key) => Effect::RestUntil(now + memory::UNSCHEDULABLE_FLUSH),
+            _ => Effect::Rest,
+        };
     }
+    let Some(pod) = cache.get::<Pod>(key).filter(|p| wants_node(p)) else {
+        return Effect::Rest;
+    };
+    if cycle.is_some_and(|c| c.uid != fields::uid(&pod.metadata)) {
+        // A pod of this name is gone while its binding cycle still waits for an answer.
+        return Effect::RestUntil(now + ATTEMPT);
+    }
+    if memory.assumed_node(key).is_some() {
+        return Effect::Rest;
+    }
+    if let Some(at) = memory.released_at(key, now) {
+        return Effect::RestUntil(at);
+    }
+    Effect::Note(SCHEDULE)
 }
 
 /// Pending, without a node, not being deleted, and ours to schedule.
