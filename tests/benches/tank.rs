@@ -6,39 +6,52 @@ use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use wavetank_sim::cluster::Cluster;
 use wavetank_sim::play::{Options, boot, play};
 use wavetank_sim::runtime::run;
 use wavetank_sim::scenario;
 use wavetank_tests::{booted, calls, claim_and_pod, delete, empty, expand, lives, prepare, shape};
 
+/// As in the `wavetank` command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How many lives a benchmark plays.
+const LIVES: usize = 200;
+
+/// All of them, so many at once.
+async fn waves(cluster: &mut Cluster, at_once: usize) {
+    for wave in 0..LIVES / at_once {
+        lives(cluster, &format!("life-{wave}"), at_once).await;
+    }
+}
+
 fn main() {
     divan::main();
 }
 
-/// (a) Whole lives of a claim and its pod in one cluster of 3 nodes, with driver and ledger; 200 at once.
-#[divan::bench(sample_count = 5)]
-fn lifecycles(bencher: Bencher<'_, '_>) {
-    const LIVES: usize = 200;
+/// (a) Whole lives of a claim and its pod in one cluster of 3 nodes, with driver and ledger: 200, so many of them at once.
+#[divan::bench(args = [10, 200], sample_count = 5)]
+fn lifecycles(bencher: Bencher<'_, '_>, at_once: usize) {
     bencher.counter(ItemsCount::new(LIVES)).bench(|| {
-        run(|| async {
+        run(move || async move {
             let mut cluster = booted(3, 0).await;
-            lives(&mut cluster, "life", LIVES).await;
+            waves(&mut cluster, at_once).await;
             cluster.shut_down().await;
         });
     });
 }
 
 /// (b) The same lives with a script in the driver's place: the cluster's own cost.
-#[divan::bench(sample_count = 5)]
-fn lifecycles_without_driver(bencher: Bencher<'_, '_>) {
-    const LIVES: usize = 200;
+#[divan::bench(args = [10, 200], sample_count = 5)]
+fn lifecycles_without_driver(bencher: Bencher<'_, '_>, at_once: usize) {
     bencher.counter(ItemsCount::new(LIVES)).bench(|| {
-        run(|| async {
+        run(move || async move {
             let mut cluster = empty(3, 0);
             calls::script(&mut cluster);
             boot(&mut cluster, &shape(3)).await;
             prepare(&mut cluster).await;
-            lives(&mut cluster, "life", LIVES).await;
+            waves(&mut cluster, at_once).await;
             cluster.shut_down().await;
         });
     });
@@ -47,7 +60,6 @@ fn lifecycles_without_driver(bencher: Bencher<'_, '_>) {
 /// (b) The calls of a life made straight to the driver, one after the other: real frames, ledger and machine, no cluster.
 #[divan::bench(sample_count = 5)]
 fn bare_calls(bencher: Bencher<'_, '_>) {
-    const LIVES: usize = 200;
     bencher.counter(ItemsCount::new(LIVES)).bench(|| {
         run(|| async {
             let bare = calls::Bare::start().await;
@@ -74,11 +86,10 @@ fn whole_runs(bencher: Bencher<'_, '_>) {
 /// (d) The same lives in clusters of 10 and of 1,000 nodes; subtract `set_up`.
 #[divan::bench(args = [10, 1000], sample_count = 3)]
 fn lifecycles_with_nodes(bencher: Bencher<'_, '_>, nodes: u32) {
-    const LIVES: usize = 200;
     bencher.counter(ItemsCount::new(LIVES)).bench(|| {
         run(move || async move {
             let mut cluster = booted(nodes, 0).await;
-            lives(&mut cluster, "life", LIVES).await;
+            waves(&mut cluster, 10).await;
             cluster.shut_down().await;
         });
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::runtime::Time;
+use crate::runtime::{Time, fold};
 
 use super::clock::Clock;
 use super::lru::Lru;
@@ -53,7 +53,7 @@ enum Style {
 }
 
 /// What stands for a part of a remark in the caches.
-type Digest = [u8; 16];
+type Digest = u128;
 
 /// The digests of a remark: of the object it is about, of what remarks have in common that differ in their message, and of all it says.
 #[derive(Clone, Copy, Debug)]
@@ -223,28 +223,23 @@ impl Recorder {
 
 impl Digests {
     fn of(component: &str, record: &EventRecord) -> Digests {
-        let mut hasher = blake3::Hasher::new();
-        let mut add = |parts: &[&str]| {
-            for part in parts {
-                hasher.update(part.as_bytes());
-                hasher.update(&[0]);
-            }
-            let mut digest = Digest::default();
-            digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-            digest
-        };
         let regarding = &record.regarding;
         let severity = if record.warning { "w" } else { "n" };
-        Digests {
-            subject: add(&[
+        let subject = fold(
+            0,
+            &[
                 component,
                 regarding.kind.name(),
                 &regarding.key.namespace,
                 &regarding.key.name,
                 &record.uid,
-            ]),
-            alike: add(&[severity, record.reason]),
-            said: add(&[&record.message]),
+            ],
+        );
+        let alike = fold(subject, &[severity, record.reason]);
+        Digests {
+            subject,
+            alike,
+            said: fold(alike, &[&record.message]),
         }
     }
 }
@@ -252,13 +247,9 @@ impl Digests {
 impl Seen {
     /// Not told yet. The name is `<object>.<16 hex digits>`, as kubectl users know it; the digits stand for what is said, and when for the first time.
     fn new(record: &EventRecord, key: &Digest, now: Time) -> Seen {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(key);
-        hasher.update(&now.0.to_le_bytes());
-        let mut digits = [0; 8];
-        digits.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        let digits = fold(*key ^ u128::from(now.0), &[]) as u64;
         Seen {
-            name: format!("{}.{:016x}", record.regarding.key.name, u64::from_be_bytes(digits)),
+            name: format!("{}.{digits:016x}", record.regarding.key.name),
             about: record.clone(),
             count: 0,
             first: now,

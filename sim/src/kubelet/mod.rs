@@ -440,8 +440,11 @@ fn next(view: &View<'_>, key: &Key) -> Effect {
     }
 }
 
-/// Whether a key that has waited was dialling: its next effect is a CSI call.
+/// Whether a key that has waited was dialling: its next effect is a CSI call. Operations and statistics wait for nothing else.
 fn is_dialing(kubelet: &Kubelet, cache: &Cache, memory: &Memory, key: &Key, now: Time) -> bool {
+    if matches!(key, Key::Operation(_) | Key::Stats(_)) {
+        return true;
+    }
     let view = View {
         kubelet,
         cache,
