@@ -123,7 +123,9 @@ pub fn sha256_hex(parts: &[&str]) -> String {
     parts.iter().for_each(|part| hasher.update(part.as_bytes()));
     let digits = hasher.finalize();
     let digits = digits.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+    digits
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
 }
 
 #[cfg(test)]

@@ -179,7 +179,11 @@ pub struct Memory {
 impl Memory {
     /// Keeps `open` and `unwanted` true after the two worlds changed, so that a pass costs what changed and not what there is.
     fn settle(&mut self) {
-        let touched = self.desired.take_touched().into_iter().chain(self.actual.take_touched());
+        let touched = self
+            .desired
+            .take_touched()
+            .into_iter()
+            .chain(self.actual.take_touched());
         for place in touched {
             let wanted = self.desired.wants(&place);
             if !wanted && self.actual.get(&place).is_some() {
@@ -386,7 +390,9 @@ impl Controller for AttachDetach {
             self.notice_claim(cache, memory, claim, now, queue);
         } else if let Some((_, Some(volume))) = delta.of::<PersistentVolume>() {
             let claim = fields::volume_claim_key(volume).map(|claim| claim.to_string());
-            let pods = claim.iter().flat_map(|claim| cache.by::<Pod>(Index::PodsByClaim, claim));
+            let pods = claim
+                .iter()
+                .flat_map(|claim| cache.by::<Pod>(Index::PodsByClaim, claim));
             let waiting = pods.filter(|pod| memory.passed_over.contains(&ObjKey::of(&pod.metadata)));
             self.wake_list(cache, memory, waiting, now, queue);
         } else if let Some((old, new)) = delta.of::<VolumeAttachment>() {
