@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 
 use k8s_openapi::api::core::v1::{
-    Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodSpec, Volume,
+    Node, NodeCondition, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod,
+    PodSpec, Taint, Toleration, Volume,
 };
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -346,6 +347,18 @@ pub fn is_node_ready(node: &Node) -> bool {
         .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
+/// The node's condition of this type.
+pub fn node_condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
+    let conditions = node.status.as_ref()?.conditions.as_deref()?;
+    conditions.iter().find(|c| c.type_ == kind)
+}
+
+/// `spec.taints`.
+pub fn taints(node: &Node) -> &[Taint] {
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref());
+    taints.unwrap_or_default()
+}
+
 /// `status.volumesInUse`.
 pub fn volumes_in_use(node: &Node) -> &[String] {
     let volumes = node.status.as_ref().and_then(|s| s.volumes_in_use.as_deref());
@@ -356,6 +369,21 @@ pub fn volumes_in_use(node: &Node) -> &[String] {
 pub fn has_taint(node: &Node, key: &str) -> bool {
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref());
     taints.unwrap_or_default().iter().any(|t| t.key == key)
+}
+
+/// Whether a toleration covers a taint.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    let key = toleration.key.as_deref().unwrap_or_default();
+    (effect.is_empty() || effect == taint.effect)
+        && (key.is_empty() || key == taint.key)
+        && match toleration.operator.as_deref().unwrap_or("Equal") {
+            "Exists" => true,
+            _ => {
+                !key.is_empty()
+                    && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+            }
+        }
 }
 
 /// The volume that an attachment attaches, or empty for an inline one.

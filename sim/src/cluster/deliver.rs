@@ -69,6 +69,7 @@ impl Cluster {
         };
         let at = self.board.now() + latency;
         self.schedule(who, at, Due::Synced(who));
+        self.heartbeats_begin(id);
     }
 
     /// Kills a process: everything it remembered and everything under way for it is gone.
@@ -98,6 +99,7 @@ impl Cluster {
             process: name,
             what: What::Process(change),
         });
+        self.heartbeats_end(id);
     }
 
     /// A process exits by itself; the container runtime starts it again: at once the first time, then 10 s doubling up to 300 s.
@@ -147,6 +149,8 @@ impl Cluster {
         process.liveness = Liveness::Running;
         let bound_to = if process.node_bound { process.node.clone() } else { None };
         let kinds = process.kinds.clone();
+        let hears = process.shells.iter().any(|s| s.hears_heartbeats());
+        let leases = if hears { self.found_heartbeats() } else { Vec::new() };
         let mut lists: Vec<(Kind, Vec<Object>)> = Vec::new();
         for kind in kinds {
             let objects = match (&bound_to, kind) {
@@ -168,6 +172,9 @@ impl Cluster {
         }
         for delta in &deltas {
             process.notice(delta, now);
+        }
+        for shell in process.shells.iter_mut().filter(|s| s.hears_heartbeats()) {
+            leases.iter().for_each(|lease| shell.signal(lease, now));
         }
         process.shells.iter_mut().for_each(|s| s.start(&process.cache, now));
         process.stir_all();

@@ -7,6 +7,7 @@ mod data;
 mod deliver;
 mod drivers;
 mod faults;
+mod heartbeats;
 mod latency;
 mod leftovers;
 mod nodes;
@@ -91,6 +92,7 @@ pub struct Cluster {
     /// The process that sees only what concerns a node.
     node_watchers: BTreeMap<Arc<str>, ProcessId>,
     nodes: Nodes,
+    heartbeats: heartbeats::Heartbeats,
     drivers: Drivers,
     calls: BTreeMap<u64, InFlight>,
     next_call: u64,
@@ -116,6 +118,7 @@ impl Cluster {
             watchers: BTreeMap::new(),
             node_watchers: BTreeMap::new(),
             nodes: Nodes::default(),
+            heartbeats: heartbeats::Heartbeats::default(),
             drivers: Drivers::default(),
             calls: BTreeMap::new(),
             next_call: 1,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cluster, Due, InFlight, ProcessId, Who};
-use crate::api::{EventRecord, Write};
+use crate::api::{EventRecord, Kind, Write};
 use crate::control::{Effect, Outcome, Request};
 use crate::link::{Call, CallError, CsiReply};
 use crate::scenario::PlainPhase;
@@ -42,7 +42,11 @@ impl Cluster {
                 if self.strike_write(&name, &write, PlainPhase::Before) && !self.is_current(who) {
                     return;
                 }
-                let outcome = Outcome::Written(self.write(&name, &component, &write));
+                let written = self.write(&name, &component, &write);
+                if written.is_ok() && write.target().kind == Kind::Node && write.subresource() == Some("status") {
+                    self.node_status_written(who.process);
+                }
+                let outcome = Outcome::Written(written);
                 if self.strike_write(&name, &write, PlainPhase::Applied) && !self.is_current(who) {
                     return;
                 }

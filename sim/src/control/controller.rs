@@ -28,6 +28,11 @@ pub trait Controller: Send + 'static {
     /// The kinds whose events it wants.
     fn kinds(&self) -> &'static [Kind];
 
+    /// Whether it watches the leases of nodes: then it is told when they begin and end to be renewed.
+    fn hears_heartbeats(&self) -> bool {
+        false
+    }
+
     /// Its queues.
     fn lanes(&self) -> Vec<LaneSpec>;
 
@@ -98,6 +103,18 @@ pub enum Signal {
     RegistrationFailed(String),
     /// The containers of a pod ended by themselves (UID, exit code).
     PodExited(String, i32),
+    /// A kubelet renews the lease of its node from now on.
+    HeartbeatsBegin {
+        /// The node.
+        node: String,
+    },
+    /// A kubelet has renewed the lease of its node for the last time.
+    HeartbeatsEnd {
+        /// The node.
+        node: String,
+        /// When it did.
+        last: Time,
+    },
     /// SIGTERM: the process may still remove what it made, and exits then.
     Terminate,
 }

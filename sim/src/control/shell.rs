@@ -42,6 +42,8 @@ pub trait AnyShell: Send {
     fn component(&self) -> Option<String>;
     /// The kinds it watches.
     fn kinds(&self) -> &'static [Kind];
+    /// Whether it watches the leases of nodes.
+    fn hears_heartbeats(&self) -> bool;
     /// The informers are filled.
     fn start(&mut self, cache: &Cache, now: Time);
     /// An event reached the cache.
@@ -196,6 +198,10 @@ impl<C: Controller> AnyShell for Shell<C> {
 
     fn kinds(&self) -> &'static [Kind] {
         self.controller.kinds()
+    }
+
+    fn hears_heartbeats(&self) -> bool {
+        self.controller.hears_heartbeats()
     }
 
     fn start(&mut self, cache: &Cache, now: Time) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::api::{
     ApiServer, Cache, Change, Clock, Delete, Delta, Edit, Index, Kind, ObjKey, Object, ObjectRef, Patch, Write,
 };
-use crate::control::{AnyShell, Effect, Outcome, Request};
+use crate::control::{AnyShell, Effect, Outcome, Request, Signal};
 use crate::runtime::Time;
 
 /// The bench.
@@ -114,6 +114,12 @@ impl Bench {
         self.settle();
     }
 
+    /// Something else than the API reaches the process.
+    pub(crate) fn signal(&mut self, signal: &Signal) {
+        self.shells.iter_mut().for_each(|shell| shell.signal(signal, self.now));
+        self.settle();
+    }
+
     /// Time passes.
     pub(crate) fn run_to(&mut self, until: Time) {
         while let Some(due) = self
@@ -127,6 +133,11 @@ impl Bench {
             self.settle();
         }
         self.now = until;
+    }
+
+    /// When something is due that no event announces.
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        self.shells.iter().filter_map(|shell| shell.next_due()).min()
     }
 
     /// What was written and said since the last look.

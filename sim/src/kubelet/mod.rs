@@ -27,7 +27,7 @@
 //! A loop that ticks every 100 ms in kubelet is a key that is queued at the tick where there is something to see: an idle kubelet has no entry anywhere.
 //!
 //! *Blind spots.* No SELinux, no tokens, no graceful node shutdown, no static pods, no eviction, no resources. Heartbeats and leases are not written: the cluster knows
-//! which kubelets live. An API object that kubelet watches and does not need here (services, config maps) is not watched.
+//! which kubelets live, and when they renewed a lease for the last time. An API object that kubelet watches and does not need here (services, config maps) is not watched.
 
 pub mod actual;
 pub mod csi_client;
@@ -342,7 +342,10 @@ impl Controller for Kubelet {
                 turn.queue.add(Key::Plugin(path.as_str().into()));
             }
             Signal::PodExited(uid, code) => pod_workers::exited(&mut turn, uid, *code),
-            Signal::RegistrationFailed(_) | Signal::Terminate => {}
+            Signal::RegistrationFailed(_)
+            | Signal::HeartbeatsBegin { .. }
+            | Signal::HeartbeatsEnd { .. }
+            | Signal::Terminate => {}
         }
     }
 

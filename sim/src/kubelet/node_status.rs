@@ -19,7 +19,7 @@ use super::actual::Attached;
 use super::operations::{get, read};
 use super::reconciler::are_states_synced;
 use super::{Key, Memory, Turn, View};
-use crate::api::{Clock, Edit, ObjKey, ObjectRef, Patch, Write, fields};
+use crate::api::{Clock, Edit, EventRecord, ObjKey, Object, ObjectRef, Patch, Write, fields};
 use crate::control::{Effect, Outcome};
 use crate::runtime::Time;
 
@@ -209,10 +209,24 @@ pub fn learn(turn: &mut Turn<'_>, effect: &Effect, outcome: &Outcome) {
         _ => match outcome.written() {
             Ok(written) => {
                 let node = written.object.get::<Node>().map(Arc::clone);
-                mark(turn, &node.expect("a patch of a Node answers a Node"));
+                let node = node.expect("a patch of a Node answers a Node");
+                tell_if_ready_again(turn, effect, &node);
+                mark(turn, &node);
             }
             Err(_) => failed(turn),
         },
+    }
+}
+
+/// A round that wrote the conditions made the Node ready again: that is told.
+fn tell_if_ready_again(turn: &mut Turn<'_>, effect: &Effect, node: &Arc<Node>) {
+    let Effect::Write(Write::Patch(patch)) = effect else {
+        return;
+    };
+    if patch.edits.iter().any(|edit| matches!(edit, Edit::Merge(_))) {
+        let message = format!("Node {} status is now: NodeReady", turn.kubelet.node);
+        let event = EventRecord::normal(&Object::Node(Arc::clone(node)), "NodeReady", message);
+        turn.record(Key::NodeStatus, event);
     }
 }
 

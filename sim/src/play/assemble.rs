@@ -36,6 +36,8 @@ pub fn latency(flags: &ApiServerFlags) -> Latency {
 pub fn assemble(cluster: &mut Cluster, shape: &scenario::Cluster, factories: &BTreeMap<String, Factory>) {
     let alone = shape.only_driver().is_some();
     let namer = Namer { alone };
+    let lease = Duration::from_secs(u64::from(shape.kubelet.node_lease_duration_seconds));
+    cluster.renew_leases_every(lease / 4);
     control_plane(cluster, shape);
     for driver in &shape.drivers {
         sidecars_of(cluster, driver, &namer);
@@ -113,8 +115,13 @@ fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster) {
     let flags = &shape.controller_manager;
     let mut shells = controllers::volumes::controller_manager_shells(&flags::volumes(flags));
     shells.extend(controllers::attach_detach::shells(&flags::attach_detach(flags)));
+    shells.extend(controllers::node_lifecycle::shells(&flags::node_lifecycle(flags)));
+    shells.extend(controllers::taint_eviction::shells());
+    shells.extend(controllers::pod_gc::shells(flags.terminated_pod_gc_threshold));
+    shells.extend(controllers::namespace::shells());
     let mut indexes = controllers::volumes::indexes();
     indexes.extend(controllers::attach_detach::INDEXES);
+    indexes.extend(controllers::node_lifecycle::INDEXES);
     indexes.sort_unstable();
     indexes.dedup();
     let manager = cluster.add_process(ProcessSpec {

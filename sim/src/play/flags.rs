@@ -70,6 +70,19 @@ pub(super) fn attach_detach(flags: &given::ControllerManagerFlags) -> controller
     }
 }
 
+/// The node lifecycle controller's.
+pub(super) fn node_lifecycle(flags: &given::ControllerManagerFlags) -> controllers::node_lifecycle::Flags {
+    controllers::node_lifecycle::Flags {
+        node_monitor_period: flags.node_monitor_period.get(),
+        node_monitor_grace_period: flags.node_monitor_grace_period.get(),
+        node_startup_grace_period: flags.node_startup_grace_period.get(),
+        node_eviction_rate: flags.node_eviction_rate,
+        secondary_node_eviction_rate: flags.secondary_node_eviction_rate,
+        unhealthy_zone_threshold: flags.unhealthy_zone_threshold,
+        large_cluster_size_threshold: flags.large_cluster_size_threshold as usize,
+    }
+}
+
 /// The volume controllers'.
 pub(super) fn volumes(flags: &given::ControllerManagerFlags) -> controllers::volumes::Flags {
     controllers::volumes::Flags {

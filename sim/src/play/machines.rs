@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec as KubeNodeSpec, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec as KubeNodeSpec, NodeStatus};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
 use wavetank_driver::{Bytes, Disk, Driver, NodeId, Segments};
 use wavetank_proto::csi::v1::controller_server::ControllerServer;
@@ -19,6 +19,7 @@ use super::assemble::Namer;
 use crate::api::{Object, names};
 use crate::cluster::{Cluster, DriverSpec, Due, Latency, Launch, Launching, NodeSpec};
 use crate::host::{Fence, HostSeat, Machine, ModelDisk, ModelPool, PlaceShape, Storage, StorageShape, Turn, Turns};
+use crate::kubelet::node_status;
 use crate::link::{EPOCH_SECONDS, Factory, NodeSeat, Seat, Services, TankRuntime};
 use crate::runtime::{Board, Lane, Time};
 use crate::scenario::{self, DriverShape, NodeShape, Role};
@@ -276,18 +277,12 @@ fn kubernetes_node(shape: &NodeShape) -> Node {
         taints,
         ..KubeNodeSpec::default()
     });
-    let ready = NodeCondition {
-        type_: "Ready".into(),
-        status: "True".into(),
-        reason: Some("KubeletReady".into()),
-        ..NodeCondition::default()
-    };
     let hostname = NodeAddress {
         type_: "Hostname".into(),
         address: shape.name.clone(),
     };
     node.status = Some(NodeStatus {
-        conditions: Some(vec![ready]),
+        conditions: Some(node_status::conditions(&node, Time::ZERO)),
         addresses: Some(vec![hostname]),
         ..NodeStatus::default()
     });

@@ -133,7 +133,11 @@ impl Controller for Registrar {
                 memory.step = Step::Exit(format!("registration process failed with error: {why}").into());
             }
             Signal::Terminate => memory.terminated = true,
-            Signal::SocketCreated(_) | Signal::SocketRemoved(_) | Signal::PodExited(..) => return,
+            Signal::SocketCreated(_)
+            | Signal::SocketRemoved(_)
+            | Signal::PodExited(..)
+            | Signal::HeartbeatsBegin { .. }
+            | Signal::HeartbeatsEnd { .. } => return,
         }
         queue.add(Registration);
     }

@@ -232,7 +232,7 @@ fn of_node(node: &Node) -> Facts {
             "taints",
             taints
                 .iter()
-                .map(|t| (short::qualified(&t.key).to_owned(), t.effect.clone())),
+                .map(|t| (format!("{}:{}", short::qualified(&t.key), t.effect), String::new())),
         ),
         map("volumesInUse", in_use.map(|name| volume(name))),
         map("volumesAttached", attached.iter().map(|a| volume(&a.name))),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::api::storage::v1::CSINode;
 
 use super::memory::{Memory, Seat, Trigger};
@@ -159,7 +159,7 @@ fn tolerates(pod: &Pod, node: &Node) -> Result<(), Refusal> {
             effect: "NoSchedule".into(),
             ..Taint::default()
         };
-        if !tolerations.iter().any(|t| tolerated(t, &cordon)) {
+        if !tolerations.iter().any(|t| fields::tolerates(t, &cordon)) {
             return Err(Refusal {
                 reason: "node(s) were unschedulable",
                 triggers: &[Trigger::Node],
@@ -172,7 +172,7 @@ fn tolerates(pod: &Pod, node: &Node) -> Result<(), Refusal> {
         .filter(|t| matches!(t.effect.as_str(), "NoSchedule" | "NoExecute"));
     if hard
         .into_iter()
-        .any(|taint| !tolerations.iter().any(|t| tolerated(t, taint)))
+        .any(|taint| !tolerations.iter().any(|t| fields::tolerates(t, taint)))
     {
         return Err(Refusal {
             reason: "node(s) had untolerated taint(s)",
@@ -180,21 +180,6 @@ fn tolerates(pod: &Pod, node: &Node) -> Result<(), Refusal> {
         });
     }
     Ok(())
-}
-
-/// Whether a toleration covers a taint.
-fn tolerated(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    (effect.is_empty() || effect == taint.effect)
-        && (key.is_empty() || key == taint.key)
-        && match toleration.operator.as_deref().unwrap_or("Equal") {
-            "Exists" => true,
-            _ => {
-                !key.is_empty()
-                    && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-            }
-        }
 }
 
 fn selects(pod: &Pod, node: &Node) -> Result<(), Refusal> {
