@@ -256,6 +256,15 @@ pub trait Host: Send + Sync + 'static {
     /// Errors: `Io` (damage that needs a person), `Busy` (mounted), `Invalid` (not this kind).
     async fn fsck(&self, device: &DevicePath, kind: FsKind) -> HostResult<Fsck>;
 
+    /// Grows an unmounted file system to the size of its device; `false` if this machine grows that kind only while it
+    /// is mounted.
+    ///
+    /// Errors: `Busy` (mounted), `Io`.
+    async fn grow_idle(&self, device: &DevicePath, kind: FsKind) -> HostResult<bool> {
+        let _ = (device, kind);
+        Ok(false)
+    }
+
     /// Mounts a file system on an existing directory.
     ///
     /// Errors: `NotFound` (target or device), `Busy` (a mount is at the target), `Invalid` (flags, kind, not a

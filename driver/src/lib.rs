@@ -13,12 +13,18 @@ mod gate;
 pub mod host;
 pub mod identity;
 pub mod ledger;
+#[cfg(all(feature = "linux", target_os = "linux"))]
+pub mod linux;
+#[cfg(all(feature = "server", target_os = "linux"))]
+pub mod memory;
 pub mod node;
 pub mod pool;
 mod records;
 mod refuse;
 pub mod runtime;
 pub mod seat;
+#[cfg(all(feature = "server", target_os = "linux"))]
+pub mod server;
 #[cfg(test)]
 mod tests;
 pub mod units;

@@ -55,6 +55,11 @@ impl Core {
         let kind = self
             .make_mountable(volume, &record.capability, record.access, *fs, device)
             .await?;
+        let mut is_small = kind.1 && !record.access.is_read_only();
+        if is_small {
+            let grown = self.host().grow_idle(device, kind.0).await;
+            is_small = !grown.map_err(|error| refuse::host("growing the file system", &error))?;
+        }
         if record.private {
             self.make_directories(&record.path).await?;
         }
@@ -74,7 +79,7 @@ impl Core {
             HostErrorKind::Invalid => Status::invalid_argument(format!("mounting the volume: {error}")),
             _ => refuse::host("mounting the volume", &error),
         })?;
-        if kind.1 && !record.access.is_read_only() {
+        if is_small {
             let grown = self.host().grow_fs(&record.path).await;
             grown.map_err(|error| refuse::host("growing the file system", &error))?;
         }
@@ -242,7 +247,7 @@ impl Core {
 }
 
 /// A volume's file system, with a label and a UUID that follow from its handle.
-fn new_fs(volume: &VolumeId, kind: FsKind) -> NewFs {
+pub(crate) fn new_fs(volume: &VolumeId, kind: FsKind) -> NewFs {
     let hex = blake3::hash(volume.as_str().as_bytes()).to_hex();
     let uuid = format!(
         "{}-{}-4{}-8{}-{}",

@@ -11,6 +11,9 @@ mod settle;
 mod stage;
 mod stats;
 
+#[cfg(feature = "linux")]
+pub(crate) use device::new_fs;
+
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};

@@ -1,0 +1,284 @@
+//! The machine, on Linux: each operation is a few system calls or one tool, off the async threads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::store::{Store, beside, sync_directory};
+use super::{errors, fs as file_systems, image, loops, off_thread, paths};
+use crate::host::{
+    FsUsage, Fsck, Host, HostError, HostErrorKind, HostResult, Mount, MountEntry, NewFs, PathKind, Probe,
+};
+use crate::runtime::Runtime;
+use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, PublishContext, VolumeId};
+
+/// The real [`Host`].
+#[derive(Clone)]
+pub struct LinuxHost {
+    inner: Arc<Inner>,
+    runtime: Arc<dyn Runtime>,
+}
+
+struct Inner {
+    store: Arc<Store>,
+    /// One device at a time comes or goes, so that an image is never behind two.
+    devices: Mutex<()>,
+}
+
+impl LinuxHost {
+    /// The machine on which the store lies.
+    pub fn new(store: Arc<Store>, runtime: Arc<dyn Runtime>) -> Self {
+        let devices = Mutex::new(());
+        Self {
+            inner: Arc::new(Inner { store, devices }),
+            runtime,
+        }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Inner) -> HostResult<T> + Send + 'static,
+    ) -> HostResult<T> {
+        let inner = Arc::clone(&self.inner);
+        let done = off_thread(&self.runtime, move || job(&inner)).await;
+        done.unwrap_or_else(|| Err(HostError::new(HostErrorKind::Fenced, "the process is stopping")))
+    }
+}
+
+impl Inner {
+    fn attach(&self, volume: &VolumeId, access: Access) -> HostResult<DevicePath> {
+        let _one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(image) = self.store.exported(volume, &self.store.shape.node, access) else {
+            let text = format!("volume {volume} is not exported to this node, or not so");
+            return Err(HostError::new(HostErrorKind::NotFound, text));
+        };
+        match find(&image)? {
+            Some(found) if found.access == access => Ok(found.device),
+            Some(found) => Err(HostError::new(
+                HostErrorKind::Exists,
+                format!("volume {volume} is attached as {} with other access", found.device),
+            )),
+            None => loops::attach(&image, access),
+        }
+    }
+
+    fn detach(&self, volume: &VolumeId) -> HostResult<()> {
+        let _one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = self.store.volume_image(volume);
+        let Some(found) = find(&image)? else { return Ok(()) };
+        let shown = file_systems::table()?
+            .into_iter()
+            .find(|entry| entry.source.device() == Some(&found.device));
+        if let Some(entry) = shown {
+            let text = format!("volume {volume} is mounted at {}", entry.target);
+            return Err(HostError::new(HostErrorKind::Busy, text));
+        }
+        loops::detach(&image)
+    }
+
+    /// A crash while a file system was made leaves half of one on a device that was blank: it is made blank again.
+    fn undo_formatting(&self, device: &DevicePath) -> HostResult<()> {
+        let Some(marker) = marker(device) else { return Ok(()) };
+        if !marker.exists() {
+            return Ok(());
+        }
+        let file = loops::open_alone(device)?;
+        let failed = |error| errors::host("undoing a formatting that was cut off", error);
+        image::clear(&file, loops::size(device)?).map_err(failed)?;
+        self.allocate_again(device).map_err(failed)?;
+        unmark(&marker).map_err(failed)
+    }
+
+    fn allocate_again(&self, device: &DevicePath) -> std::io::Result<()> {
+        let Some(path) = backing(device) else { return Ok(()) };
+        let thick = {
+            let index = self.store.index();
+            let mut files = index.volumes.values();
+            files.any(|file| {
+                file.provisioning == crate::pool::Provisioning::Thick && self.store.volume_image(&file.id) == path
+            })
+        };
+        if !thick {
+            return Ok(());
+        }
+        let file = fs::OpenOptions::new().write(true).open(&path)?;
+        image::allocate(&file, Bytes(file.metadata()?.len()))
+    }
+
+    fn probe(&self, device: &DevicePath) -> HostResult<Probe> {
+        self.undo_formatting(device)?;
+        file_systems::probe(device)
+    }
+
+    fn mkfs(&self, device: &DevicePath, new: &NewFs) -> HostResult<()> {
+        match self.probe(device)? {
+            Probe::Blank => {}
+            other => {
+                return Err(HostError::new(
+                    HostErrorKind::Exists,
+                    format!("{device} holds {other:?}"),
+                ));
+            }
+        }
+        drop(loops::open_alone(device)?);
+        let failed = |error| errors::host("making the file system", error);
+        let marker = marker(device);
+        if let Some(marker) = &marker {
+            fs::File::create(marker).map_err(failed)?;
+            sync_directory(marker).map_err(failed)?;
+        }
+        let made = file_systems::make(device.as_str(), new);
+        if let Err(error) = made {
+            self.undo_formatting(device)?;
+            return Err(error);
+        }
+        let written = fs::File::open(device.as_str()).and_then(|file| file.sync_all());
+        written.map_err(failed)?;
+        if let Some(marker) = &marker {
+            unmark(marker).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn find(image: &Path) -> HostResult<Option<loops::Loop>> {
+    loops::find(image).map_err(|error| errors::host("looking for the loop device", error))
+}
+
+/// The file behind a loop device.
+fn backing(device: &DevicePath) -> Option<PathBuf> {
+    let name = device.as_str().strip_prefix("/dev/")?;
+    let text = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+    Some(PathBuf::from(text.trim_end_matches('\n')))
+}
+
+/// What says that a file system is being made on a device.
+fn marker(device: &DevicePath) -> Option<PathBuf> {
+    backing(device).map(|image| beside(&image, "formatting"))
+}
+
+fn unmark(marker: &Path) -> std::io::Result<()> {
+    fs::remove_file(marker)?;
+    sync_directory(marker)
+}
+
+#[async_trait]
+impl Host for LinuxHost {
+    async fn kind(&self, path: &HostPath) -> HostResult<Option<PathKind>> {
+        let path = path.clone();
+        self.run(move |_| paths::kind(&path)).await
+    }
+
+    async fn create_dir(&self, path: &HostPath) -> HostResult<()> {
+        let path = path.clone();
+        self.run(move |_| paths::create_dir(&path)).await
+    }
+
+    async fn remove_dir(&self, path: &HostPath) -> HostResult<()> {
+        let path = path.clone();
+        self.run(move |_| paths::remove_dir(&path)).await
+    }
+
+    async fn create_file(&self, path: &HostPath) -> HostResult<()> {
+        let path = path.clone();
+        self.run(move |_| paths::create_file(&path)).await
+    }
+
+    async fn remove_file(&self, path: &HostPath) -> HostResult<()> {
+        let path = path.clone();
+        self.run(move |_| paths::remove_file(&path)).await
+    }
+
+    async fn attach(&self, volume: &VolumeId, _: &PublishContext, access: Access) -> HostResult<DevicePath> {
+        let volume = volume.clone();
+        self.run(move |inner| inner.attach(&volume, access)).await
+    }
+
+    async fn attached(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>> {
+        let volume = volume.clone();
+        self.run(move |inner| Ok(find(&inner.store.volume_image(&volume))?.map(|found| found.device)))
+            .await
+    }
+
+    async fn detach(&self, volume: &VolumeId) -> HostResult<()> {
+        let volume = volume.clone();
+        self.run(move |inner| inner.detach(&volume)).await
+    }
+
+    async fn device_size(&self, device: &DevicePath) -> HostResult<Bytes> {
+        let device = device.clone();
+        self.run(move |_| loops::size(&device)).await
+    }
+
+    async fn rescan(&self, device: &DevicePath) -> HostResult<Bytes> {
+        let device = device.clone();
+        self.run(move |_| loops::rescan(&device)).await
+    }
+
+    async fn probe(&self, device: &DevicePath) -> HostResult<Probe> {
+        let device = device.clone();
+        self.run(move |inner| inner.probe(&device)).await
+    }
+
+    async fn mkfs(&self, device: &DevicePath, fs: &NewFs) -> HostResult<()> {
+        let (device, fs) = (device.clone(), fs.clone());
+        self.run(move |inner| inner.mkfs(&device, &fs)).await
+    }
+
+    async fn fsck(&self, device: &DevicePath, kind: FsKind) -> HostResult<Fsck> {
+        let device = device.clone();
+        self.run(move |_| file_systems::check(&device, kind)).await
+    }
+
+    async fn grow_idle(&self, device: &DevicePath, kind: FsKind) -> HostResult<bool> {
+        let device = device.clone();
+        self.run(move |_| file_systems::grow_idle(&device, kind)).await
+    }
+
+    async fn mount(&self, mount: &Mount) -> HostResult<()> {
+        let mount = mount.clone();
+        self.run(move |_| file_systems::mount(&mount)).await
+    }
+
+    async fn bind(&self, source: &HostPath, target: &HostPath, access: Access) -> HostResult<()> {
+        let (source, target) = (source.clone(), target.clone());
+        self.run(move |_| file_systems::bind(&source, &target, access)).await
+    }
+
+    async fn bind_device(&self, device: &DevicePath, target: &HostPath, access: Access) -> HostResult<()> {
+        let (device, target) = (device.clone(), target.clone());
+        self.run(move |_| file_systems::bind_device(&device, &target, access))
+            .await
+    }
+
+    async fn remount(&self, target: &HostPath, flags: &[String], access: Access) -> HostResult<()> {
+        let (target, flags) = (target.clone(), flags.to_vec());
+        self.run(move |_| file_systems::remount(&target, &flags, access)).await
+    }
+
+    async fn unmount(&self, target: &HostPath) -> HostResult<()> {
+        let target = target.clone();
+        self.run(move |_| file_systems::unmount(&target)).await
+    }
+
+    async fn mounts(&self) -> HostResult<Vec<MountEntry>> {
+        self.run(|_| file_systems::table()).await
+    }
+
+    async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes> {
+        let target = target.clone();
+        self.run(move |_| file_systems::grow(&target)).await
+    }
+
+    async fn usage(&self, path: &HostPath) -> HostResult<FsUsage> {
+        let path = path.clone();
+        self.run(move |_| file_systems::usage(&path)).await
+    }
+
+    async fn sync(&self, path: &HostPath) -> HostResult<()> {
+        let path = path.clone();
+        self.run(move |_| file_systems::sync(&path)).await
+    }
+}

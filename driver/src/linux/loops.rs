@@ -1,0 +1,138 @@
+//! Loop devices: which one shows an image, and how one comes and goes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::{errors, ioctl};
+use crate::host::{HostError, HostErrorKind, HostResult};
+use crate::units::{Access, Bytes, DevicePath};
+
+/// Free devices are raced for; so often a new one is asked for.
+const TRIES: usize = 32;
+/// A device that was let go of may still be looked at for a moment.
+const LINGERING: [u64; 6] = [1, 5, 20, 50, 100, 200];
+
+/// A loop device that shows an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loop {
+    pub(super) device: DevicePath,
+    pub(super) access: Access,
+}
+
+/// The device that shows `image`. Sysfs tells which file is behind each.
+pub(super) fn find(image: &Path) -> io::Result<Option<Loop>> {
+    for entry in std::fs::read_dir("/sys/block")? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("loop")) else {
+            continue;
+        };
+        let of = |what: &str| std::fs::read_to_string(format!("/sys/block/{name}/{what}"));
+        let Ok(backing) = of("loop/backing_file") else { continue };
+        if Path::new(backing.trim_end_matches('\n')) == image {
+            let read_only = of("ro").is_ok_and(|text| text.trim() == "1");
+            return Ok(Some(Loop {
+                device: DevicePath::new(format!("/dev/{name}")),
+                access: Access::from_readonly(read_only),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn attach(image: &Path, access: Access) -> HostResult<DevicePath> {
+    let failed = |error: io::Error| errors::host("attaching the image", error);
+    let read_only = access.is_read_only();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .open(image)
+        .map_err(failed)?;
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")
+        .map_err(|error| errors::host("asking for a loop device", error))?;
+    for _ in 0..TRIES {
+        let number = ioctl::free_loop(&control).map_err(|error| errors::host("asking for a loop device", error))?;
+        let path = format!("/dev/loop{number}");
+        let device = OpenOptions::new().read(true).write(!read_only).open(&path);
+        let device = device.map_err(|error| errors::host("opening the loop device", error))?;
+        match ioctl::set_up(&device, &file, read_only) {
+            Ok(()) => return Ok(DevicePath::new(path)),
+            Err(Errno::BUSY) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    Err(HostError::new(
+        HostErrorKind::NoSpace,
+        "every loop device was taken by others",
+    ))
+}
+
+/// Lets the device go; `Busy` if anyone has it open, and then it stays as it is.
+pub(super) fn detach(image: &Path) -> HostResult<()> {
+    let failed = |error: io::Error| errors::host("detaching the image", error);
+    let Some(found) = find(image).map_err(failed)? else {
+        return Ok(());
+    };
+    let path = found.device.as_str();
+    let device = match OpenOptions::new().read(true).open(path) {
+        Ok(device) => device,
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    match ioctl::let_go(&device) {
+        Ok(()) | Err(Errno::NXIO) => {}
+        Err(error) => return Err(failed(error.into())),
+    }
+    drop(device);
+    for pause in LINGERING {
+        if find(image).map_err(failed)?.is_none() {
+            return Ok(());
+        }
+        pause_for(Duration::from_millis(pause));
+    }
+    let device = OpenOptions::new().read(true).open(path).map_err(failed)?;
+    match ioctl::hold_on(&device) {
+        Err(Errno::NXIO) => Ok(()),
+        Ok(()) => Err(HostError::new(HostErrorKind::Busy, format!("{path} is open"))),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel tells nobody when the last user of a device has closed it; this runs off the async threads"
+)]
+fn pause_for(pause: Duration) {
+    std::thread::sleep(pause);
+}
+
+pub(super) fn size(device: &DevicePath) -> HostResult<Bytes> {
+    let measured = File::open(device.as_str()).and_then(|mut file| file.seek(SeekFrom::End(0)));
+    measured
+        .map(Bytes)
+        .map_err(|error| errors::host("measuring the device", error))
+}
+
+pub(super) fn rescan(device: &DevicePath) -> HostResult<Bytes> {
+    let file = File::open(device.as_str()).map_err(|error| errors::host("opening the device", error))?;
+    ioctl::look_again(&file).map_err(|error| errors::host("measuring the device anew", error))?;
+    size(device)
+}
+
+/// Opens a device as one that nobody else has for himself: not mounted, and no tool at work on it.
+pub(super) fn open_alone(device: &DevicePath) -> HostResult<File> {
+    let exclusive = i32::try_from(rustix::fs::OFlags::EXCL.bits()).unwrap_or_default();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(exclusive)
+        .open(device.as_str());
+    file.map_err(|error| errors::host("opening the device alone", error))
+}

@@ -1,0 +1,94 @@
+//! The mount table, as `/proc/self/mountinfo` tells it (proc(5)).
+
+use crate::host::{MountEntry, MountSource};
+use crate::units::{Access, DevicePath, HostPath};
+
+/// Every mount whose mount point is a plain path, oldest first.
+pub(super) fn parse(text: &str) -> Vec<MountEntry> {
+    text.lines().filter_map(line).collect()
+}
+
+fn line(line: &str) -> Option<MountEntry> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut left = left.split(' ');
+    let (_, _, _number) = (left.next()?, left.next()?, left.next()?);
+    let root = unescape(left.next()?);
+    let target = HostPath::parse(&unescape(left.next()?)).ok()?;
+    let options = left.next()?;
+    let mut right = right.split(' ');
+    let fs = right.next()?;
+    let source = unescape(right.next()?);
+    let superblock = right.next().unwrap_or_default();
+    let is_read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    let flags = options.split(',').chain(superblock.split(','));
+    let mut flags: Vec<String> = flags
+        .filter(|flag| !matches!(*flag, "ro" | "rw" | ""))
+        .map(str::to_owned)
+        .collect();
+    flags.dedup();
+    Some(MountEntry {
+        source: behind(fs, &root, source),
+        root,
+        target,
+        fs: fs.to_owned(),
+        flags,
+        access: Access::from_readonly(is_read_only(options) || is_read_only(superblock)),
+    })
+}
+
+/// A bind of a device node shows the file system that holds the node, with the node as its root.
+fn behind(fs: &str, root: &str, source: String) -> MountSource {
+    if matches!(fs, "devtmpfs" | "tmpfs") && root.starts_with("/loop") {
+        return MountSource::Device(DevicePath::new(format!("/dev{root}")));
+    }
+    if source.starts_with("/dev/") {
+        return MountSource::FileSystem(DevicePath::new(source));
+    }
+    MountSource::Other(fs.to_owned())
+}
+
+/// Space, tab, newline and backslash are written as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after
+            .get(..3)
+            .filter(|digits| *first == b'\\' && digits.iter().all(u8::is_ascii_digit));
+        let value = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match value {
+            Some(value) => {
+                bytes.push(value);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use crate::host::MountSource;
+    use crate::units::Access;
+
+    #[test]
+    fn a_table_is_read_with_its_escapes_and_bound_devices() {
+        let table = "36 35 7:3 / /var/lib/kubelet/a\\040b rw,noatime shared:1 - xfs /dev/loop3 rw,attr2\n\
+                     37 35 0:6 /loop4 /var/lib/kubelet/dev rw - devtmpfs udev rw\n\
+                     38 35 0:22 / /run ro,nosuid - tmpfs tmpfs rw\n\
+                     nonsense\n";
+        let entries = parse(table);
+        assert_eq!(entries.len(), 3);
+        assert_eq!(entries[0].target.as_str(), "/var/lib/kubelet/a b");
+        assert_eq!(entries[0].source, MountSource::FileSystem("/dev/loop3".into()));
+        assert_eq!(entries[0].flags, ["noatime", "attr2"]);
+        assert_eq!(entries[1].source, MountSource::Device("/dev/loop4".into()));
+        assert_eq!(entries[2].source, MountSource::Other("tmpfs".to_owned()));
+        assert_eq!(entries[2].access, Access::ReadOnly);
+    }
+}

@@ -1,0 +1,178 @@
+//! What is said of every call: a line in the log with its number, a line in the audit log if it may change something, and
+//! counts for Prometheus. Never a field of a request: requests carry secrets.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tonic::Code;
+use tower::Service;
+use tracing::Instrument;
+
+use super::tokio_runtime::{now, wall};
+
+/// Upper ends of the buckets, in seconds, as the sidecars have them.
+const BUCKETS: [f64; 11] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0];
+/// Calls whose names begin so change nothing.
+const LOOKING: [&str; 7] = [
+    "ControllerGet",
+    "Get",
+    "GroupControllerGet",
+    "List",
+    "NodeGet",
+    "Probe",
+    "Validate",
+];
+
+/// All calls so far.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    calls: AtomicU64,
+    counts: Mutex<BTreeMap<(String, i32), Count>>,
+    audit: Option<Mutex<File>>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    buckets: [u64; BUCKETS.len()],
+    calls: u64,
+    seconds: f64,
+}
+
+impl Watch {
+    pub(super) fn open(audit: Option<&Path>) -> io::Result<Arc<Self>> {
+        let audit = audit.map(|path| OpenOptions::new().append(true).create(true).open(path));
+        Ok(Arc::new(Self {
+            audit: audit.transpose()?.map(Mutex::new),
+            ..Self::default()
+        }))
+    }
+
+    fn over(&self, number: u64, path: &str, code: Code, took: Duration) {
+        let method = path.rsplit('/').next().unwrap_or(path);
+        let milliseconds = took.as_secs_f64() * 1000.0;
+        match code {
+            Code::Ok => tracing::info!(request = number, method, milliseconds, "answered"),
+            _ => tracing::warn!(request = number, method, milliseconds, ?code, "refused"),
+        }
+        if let Some(audit) = &self.audit
+            && !LOOKING.iter().any(|prefix| method.starts_with(prefix))
+        {
+            let at = wall().as_millis();
+            let line = format!("{{\"at\":{at},\"request\":{number},\"method\":\"{method}\",\"code\":\"{code:?}\"}}\n");
+            let mut audit = audit.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = audit.write_all(line.as_bytes()) {
+                tracing::error!("the audit log cannot be written: {error}");
+            }
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry((path.to_owned(), code as i32)).or_default();
+        count.calls += 1;
+        count.seconds += took.as_secs_f64();
+        for (bucket, end) in count.buckets.iter_mut().zip(BUCKETS) {
+            *bucket += u64::from(took.as_secs_f64() <= end);
+        }
+    }
+
+    /// In Prometheus' text format, under the name that the sidecars' library gives a plugin's calls.
+    fn metrics(&self) -> String {
+        const NAME: &str = "csi_plugin_operations_seconds";
+        let mut text = format!(
+            "# HELP {NAME} Duration of calls to this driver, by method and gRPC code.\n# TYPE {NAME} histogram\n"
+        );
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((path, code), count) in counts.iter() {
+            let labels = format!(
+                "grpc_status_code=\"{:?}\",method_name=\"{path}\"",
+                Code::from_i32(*code)
+            );
+            for (bucket, end) in count.buckets.iter().zip(BUCKETS) {
+                let _ = writeln!(text, "{NAME}_bucket{{{labels},le=\"{end}\"}} {bucket}");
+            }
+            let _ = writeln!(text, "{NAME}_bucket{{{labels},le=\"+Inf\"}} {}", count.calls);
+            let _ = writeln!(text, "{NAME}_sum{{{labels}}} {}", count.seconds);
+            let _ = writeln!(text, "{NAME}_count{{{labels}}} {}", count.calls);
+        }
+        text
+    }
+}
+
+/// Answers every request with the counts so far: there is one page.
+pub(super) async fn serve_metrics(listener: TcpListener, watch: Arc<Watch>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let body = watch.metrics();
+        tokio::spawn(async move {
+            let mut request = [0; 2048];
+            let _ = stream.read(&mut request).await;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n";
+            let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+        });
+    }
+}
+
+/// Puts a [`Watch`] around the services.
+#[derive(Clone)]
+pub(super) struct Layer(pub(super) Arc<Watch>);
+
+impl<S> tower_layer::Layer<S> for Layer {
+    type Service = Watched<S>;
+
+    fn layer(&self, inner: S) -> Watched<S> {
+        let watch = Arc::clone(&self.0);
+        Watched { inner, watch }
+    }
+}
+
+/// Services with a [`Watch`] around them.
+#[derive(Clone)]
+pub(super) struct Watched<S> {
+    inner: S,
+    watch: Arc<Watch>,
+}
+
+impl<S, B, R> Service<http::Request<B>> for Watched<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+    R: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let watch = Arc::clone(&self.watch);
+        let number = watch.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let path = request.uri().path().to_owned();
+        let start = now();
+        let span = tracing::info_span!("call", request = number);
+        let answering = self.inner.call(request).instrument(span);
+        Box::pin(async move {
+            let answer = answering.await;
+            // A refusal has its code in the headers; after an answer it follows in the trailers, and is OK.
+            let code = answer
+                .as_ref()
+                .ok()
+                .and_then(|answer| answer.headers().get("grpc-status").cloned());
+            let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+            watch.over(number, &path, code, start.elapsed());
+            answer
+        })
+    }
+}
