@@ -47,6 +47,8 @@ pub mod stats;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod volume;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -19,6 +19,7 @@ use super::volume::{PodRef, VolumeName, VolumeSpec};
 use super::{Turn, View};
 use crate::api::{ObjKey, fields, names};
 use crate::control::{Effect, Outcome};
+use crate::runtime::Time;
 
 /// What the populator remembers.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,8 @@ pub struct Populator {
     /// A pass that began after all pods were known has been completed.
     pub has_added_pods: bool,
     pass: Option<Pass>,
+    /// When the last pass began: no tick has two.
+    last: Option<Time>,
     over: bool,
     again: bool,
 }
@@ -113,7 +116,12 @@ pub fn decide(view: &View<'_>) -> Effect {
         };
     }
     let Some(pass) = &populator.pass else {
-        return Effect::Note("begin");
+        let period = view.kubelet.constants.populator_period;
+        return if populator.last == Some(view.now) {
+            Effect::RestUntil(Time(view.now.0 + 1).tick(loops.populator, period))
+        } else {
+            Effect::Note("begin")
+        };
     };
     let Some(work) = &pass.work else {
         return Effect::Note(if pass.pods.is_empty() { "removals" } else { "next pod" });
@@ -188,6 +196,7 @@ fn begin(turn: &mut Turn<'_>) {
         worker.in_api && !over && !populator.processed.contains(*pod)
     };
     let pods = workers.pods.keys().filter(wanted).cloned().collect();
+    populator.last = Some(turn.now);
     populator.pass = Some(Pass {
         sources_ready: turn.memory.sources_ready,
         pods,

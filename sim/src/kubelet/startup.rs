@@ -42,6 +42,21 @@ pub struct Loops {
     pub stats: Time,
 }
 
+impl Loops {
+    /// Loops that are all due at one moment, for unit tests.
+    #[cfg(test)]
+    pub fn all_at(at: Time) -> Loops {
+        Loops {
+            reconciler: at,
+            populator: at,
+            plugins: at,
+            pleg: at,
+            housekeeping: at,
+            stats: at,
+        }
+    }
+}
+
 /// Where a start stands.
 #[derive(Clone, Debug, Default)]
 enum Step {
