@@ -59,9 +59,21 @@ macro_rules! kinds {
         }
 
         /// One object of any kind.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, PartialEq)]
         #[expect(missing_docs, reason = "each holds the Kubernetes object of that kind")]
         pub enum Object { $($kind(Arc<$kind>),)* }
+
+        /// Everything but the data of Secrets.
+        impl fmt::Debug for Object {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if self.kind() == Kind::Secret {
+                    return write!(f, "Secret({:?}, ***stripped***)", self.key());
+                }
+                match self {
+                    $(Object::$kind(object) => object.fmt(f),)*
+                }
+            }
+        }
 
         impl Object {
             /// Which kind it is.

@@ -40,7 +40,7 @@ pub enum Write {
 }
 
 /// A PATCH: edits that the server applies to the newest object.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Patch {
     /// The object.
     pub target: ObjectRef,
@@ -52,6 +52,20 @@ pub struct Patch {
     pub uid: Option<String>,
     /// What changes, in order.
     pub edits: Vec<Edit>,
+}
+
+/// Everything but what is written into Secrets.
+impl fmt::Debug for Patch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Patch");
+        shown.field("target", &self.target).field("status", &self.status);
+        shown.field("version", &self.version).field("uid", &self.uid);
+        if self.target.kind == super::object::Kind::Secret {
+            shown.finish_non_exhaustive()
+        } else {
+            shown.field("edits", &self.edits).finish()
+        }
+    }
 }
 
 /// A DELETE with its options.

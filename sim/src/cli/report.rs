@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::{Format, RunArgs};
 use crate::play::{Verdict, worst};
-use crate::trace::{Token, VERSION, json::SCHEMA};
+use crate::trace::{Token, VERSION, json::SCHEMA, text::cut};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -209,12 +209,15 @@ fn details(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
         Verdict::Held => {}
         Verdict::Failed(failures) => {
             for failure in failures {
-                writeln!(out, "  {failure}")?;
+                writeln!(out, "  {}", cut(&failure.to_string()))?;
             }
         }
         Verdict::Broken(message) => {
             writeln!(out, "  wavetank itself failed: {message}")?;
-            writeln!(out, "  Please report this with the scenario and the token.")?;
+            writeln!(
+                out,
+                "  This is a bug of wavetank, unless a driver of your own panicked. Please report it with the scenario and the token."
+            )?;
         }
     }
     if let (false, Some(file)) = (outcome.verdict.held(), &outcome.file) {

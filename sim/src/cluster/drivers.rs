@@ -92,6 +92,17 @@ pub struct Injection {
     pub tamper: Tamper,
 }
 
+/// As the subject of a sentence.
+impl std::fmt::Display for Injection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the injection into {}", self.method)?;
+        match self.times {
+            Some(times) if self.struck > 0 => write!(f, " ({} of {times} times)", self.struck),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Injection {
     /// The next `times` calls of a method, whoever makes them.
     pub fn on(method: &str, times: u32, tamper: Tamper) -> Injection {

@@ -8,32 +8,34 @@ use tonic::Status;
 
 use super::process::Liveness;
 use super::{Cluster, Due};
-use crate::api::{Kind, ObjKey, ObjectRef, fields};
+use crate::api::{ObjKey, Write, fields};
 use crate::link::inproc::DISCONNECTED;
 use crate::link::{CallError, CsiReply, CsiRequest};
 use crate::scenario::{PlainPhase, Site};
-use crate::trace::{ProcessChange, Record, What};
+use crate::trace::{Met, ProcessChange, Record, SiteBook, What};
 
 /// A crash that waits for its site.
 pub(super) struct Pinned {
+    site: Site,
+    /// The name of the site's process in the cluster.
     process: String,
-    effect: String,
-    object: String,
-    attempt: u32,
     phase: PlainPhase,
-    seen: u32,
     struck: bool,
     victim: String,
     node: bool,
     down: Option<Duration>,
-    spelled: String,
 }
 
 impl Cluster {
-    /// Pins a crash of `victim` to a site of `process`.
+    /// From now on effects are named and counted, so that crashes can be pinned to them.
+    pub fn count_sites(&mut self) {
+        self.sites = Some(SiteBook::default());
+    }
+
+    /// Pins a crash of `victim` to a site of `process`. Attempts count from [`Cluster::count_sites`] on.
     ///
     /// # Errors
-    /// If the process or the victim does not exist, or the phase is not one of a call or a write.
+    /// If the process or the victim does not exist, the phase is not one of a call or a write, or the site has passed already.
     pub fn pin_crash(
         &mut self,
         site: &Site,
@@ -54,71 +56,64 @@ impl Cluster {
                 if self.exists(process, false) { victim } else { process }
             ));
         }
+        let book = self.sites.get_or_insert_with(SiteBook::default);
+        let so_far = book.so_far(process, site);
+        let answer_to_come = matches!(phase, PlainPhase::BeforeReply | PlainPhase::AfterReply)
+            && self.calls.values().any(|flight| flight.met.is(process, site));
+        if so_far >= site.attempt && !answer_to_come {
+            return Err(format!(
+                "the site `{site}` has passed already: {so_far} {} so far. Put the crash before the step that leads there, \
+                 or name attempt {} or a later one",
+                if so_far == 1 { "attempt" } else { "attempts" },
+                so_far.saturating_add(1)
+            ));
+        }
         self.pinned.push(Pinned {
+            site: site.clone(),
             process: process.to_owned(),
-            effect: site.effect.clone(),
-            object: site.object.clone(),
-            attempt: site.attempt,
             phase,
-            seen: 0,
             struck: false,
             victim: victim.to_owned(),
             node,
             down,
-            spelled: site.to_string(),
         });
         Ok(())
     }
 
-    /// Pinned faults that have not struck, as sentences' subjects.
-    pub fn pending_faults(&self) -> Vec<String> {
-        let pinned = self
+    /// The sites of pinned crashes that have not struck.
+    pub fn pending_sites(&self) -> impl Iterator<Item = &Site> {
+        self.pinned.iter().filter(|p| !p.struck).map(|p| &p.site)
+    }
+
+    /// A call begins. It belongs to two processes, the caller and the driver's: a crash may be pinned in either's name.
+    pub(super) fn meet_call(&mut self, caller: &str, callee: Option<&str>, request: &CsiRequest) -> Met {
+        let Some(book) = &mut self.sites else {
+            return Met::default();
+        };
+        book.read(self.trace.records());
+        let sides: Vec<&str> = std::iter::once(caller).chain(callee).collect();
+        book.call(&sides, request)
+    }
+
+    /// A write begins.
+    pub(super) fn meet_write(&mut self, process: &str, write: &Write) -> Met {
+        let Some(book) = &mut self.sites else {
+            return Met::default();
+        };
+        book.read(self.trace.records());
+        book.write(process, write)
+    }
+
+    /// Whether a crash is pinned to this phase of an effect; if so it strikes now.
+    pub(super) fn strike(&mut self, met: &Met, phase: PlainPhase) -> bool {
+        let due = self
             .pinned
-            .iter()
-            .filter(|p| !p.struck)
-            .map(|p| format!("the crash at `{}`", p.spelled));
-        let injected = self.pending_injections().map(|i| match i.times {
-            Some(times) if i.struck > 0 => format!("the injection into {} ({} of {times} times)", i.method, i.struck),
-            _ => format!("the injection into {}", i.method),
-        });
-        pinned.chain(injected.collect::<Vec<_>>()).collect()
-    }
-
-    /// Whether a crash waits for its site.
-    pub(super) fn has_pins(&self) -> bool {
-        self.pinned.iter().any(|p| !p.struck)
-    }
-
-    /// Whether a crash is pinned to this moment of one of `processes`; if so it strikes now.
-    pub(super) fn strike(
-        &mut self,
-        processes: &[&str],
-        effect: &str,
-        objects: &dyn Fn(&Cluster) -> Vec<String>,
-        phase: PlainPhase,
-    ) -> bool {
-        if !self.has_pins() {
-            return false;
-        }
-        let objects = objects(self);
-        let mut due = None;
-        for (nth, pinned) in self.pinned.iter_mut().enumerate().filter(|(_, p)| !p.struck) {
-            if pinned.phase == phase
-                && processes.contains(&pinned.process.as_str())
-                && pinned.effect == effect
-                && objects.contains(&pinned.object)
-            {
-                pinned.seen += 1;
-                if pinned.seen == pinned.attempt {
-                    due = Some(nth);
-                }
-            }
-        }
-        let Some(nth) = due else { return false };
-        let pinned = &mut self.pinned[nth];
+            .iter_mut()
+            .find(|p| !p.struck && p.phase == phase && met.is(&p.process, &p.site));
+        let Some(pinned) = due else { return false };
         pinned.struck = true;
         let (site, victim, node, down) = (pinned.process.clone(), pinned.victim.clone(), pinned.node, pinned.down);
-        let text = format!("crash {victim} at {}", pinned.spelled);
+        let text = format!("crash {victim} at {}", pinned.site);
         self.trace.push(Record {
             at: self.board.now(),
             process: Arc::from(site.as_str()),
@@ -256,32 +251,6 @@ impl Cluster {
             }
         };
         Some(spelled(&key))
-    }
-
-    /// The names under which a scenario may speak of the object of a call.
-    pub(super) fn objects_of_call(&self, request: &CsiRequest) -> Vec<String> {
-        self.claim_of(request)
-            .into_iter()
-            .flat_map(|claim| [format!("pvc {claim}"), format!("pv {claim}")])
-            .collect()
-    }
-
-    /// The names under which a scenario may speak of the object of a write: its own, or that of the claim it serves.
-    pub(super) fn objects_of_write(&self, target: &ObjectRef) -> Vec<String> {
-        let mut names = vec![format!("{} {}", target.kind.short(), spelled(&target.key))];
-        let volume = match target.kind {
-            Kind::PersistentVolume => Some(target.key.name.to_string()),
-            Kind::VolumeAttachment => self
-                .api
-                .get::<k8s_openapi::api::storage::v1::VolumeAttachment>(&target.key)
-                .map(|va| fields::attachment_volume(va).to_owned()),
-            _ => None,
-        };
-        let volume = volume.and_then(|name| self.api.get::<PersistentVolume>(&ObjKey::cluster(name)));
-        if let Some(claim) = volume.and_then(|v| fields::volume_claim_key(v)) {
-            names.push(format!("{} {}", target.kind.short(), spelled(&claim)));
-        }
-        names
     }
 }
 

@@ -24,7 +24,7 @@ use crate::api::{ApiServer, Change, Clock, Kind, Object, Write};
 use crate::control::{Outcome, Request, Signal};
 use crate::link::{Call, CallError, CsiReply, Services};
 use crate::runtime::{Board, Chance, Entry, Lane, Tasks, Ticket, Time, settle};
-use crate::trace::Trace;
+use crate::trace::{Met, SiteBook, Trace};
 
 pub use drivers::{BoardClock, DriverSpec, Injection, Launch, Launching, Scripted, ScriptedCall};
 pub use latency::Latency;
@@ -75,6 +75,8 @@ struct InFlight {
     token: u64,
     call: Arc<Call>,
     sent: Time,
+    /// Under which names it may be struck.
+    met: Met,
 }
 
 /// A Kubernetes storage cluster.
@@ -98,6 +100,8 @@ pub struct Cluster {
     next_call: u64,
     changes: Vec<Change>,
     pinned: Vec<faults::Pinned>,
+    /// Names and counts of effects; only where crashes are pinned to them.
+    sites: Option<SiteBook>,
     data: data::Data,
     user: Lane,
 }
@@ -124,6 +128,7 @@ impl Cluster {
             next_call: 1,
             changes: Vec::new(),
             pinned: Vec::new(),
+            sites: None,
             data: data::Data::default(),
             user,
         }

@@ -39,7 +39,8 @@ impl Cluster {
                     (Arc::clone(&process.name), Arc::clone(&process.components[shell]))
                 };
                 let write = Arc::new(write.clone());
-                if self.strike_write(&name, &write, PlainPhase::Before) && !self.is_current(who) {
+                let met = self.meet_write(&name, &write);
+                if self.strike(&met, PlainPhase::Before) && !self.is_current(who) {
                     return;
                 }
                 let written = self.write(&name, &component, &write);
@@ -47,7 +48,7 @@ impl Cluster {
                     self.node_status_written(who.process);
                 }
                 let outcome = Outcome::Written(written);
-                if self.strike_write(&name, &write, PlainPhase::Applied) && !self.is_current(who) {
+                if self.strike(&met, PlainPhase::Applied) && !self.is_current(who) {
                     return;
                 }
                 self.answer(who, shell, token, self.latency.answer, outcome);
@@ -82,7 +83,9 @@ impl Cluster {
         let call = Arc::new(call.clone());
         let process = &self.processes[who.process.0 as usize];
         let name = Arc::clone(&process.name);
-        if self.strike_call(who, &call, PlainPhase::BeforeSend) && !self.is_current(who) {
+        let callee = self.callee(who, &call);
+        let met = self.meet_call(&name, callee.as_deref(), &call.request);
+        if self.strike(&met, PlainPhase::BeforeSend) && !self.is_current(who) {
             return;
         }
         self.trace.push(Record {
@@ -101,43 +104,18 @@ impl Cluster {
                 token,
                 call: Arc::clone(&call),
                 sent: now,
+                met: met.clone(),
             },
         );
         self.send_call(id, who, &call);
-        self.strike_call(who, &call, PlainPhase::Received);
-    }
-
-    /// A call belongs to two processes, the caller and the driver's: a crash may be pinned to either's site.
-    fn strike_call(&mut self, who: Who, call: &Call, phase: PlainPhase) -> bool {
-        if !self.has_pins() {
-            return false;
-        }
-        let caller = Arc::clone(&self.processes[who.process.0 as usize].name);
-        let callee = self.callee(who, call);
-        let sides: Vec<&str> = std::iter::once(&*caller).chain(callee.as_deref()).collect();
-        self.strike(
-            &sides,
-            call.request.method(),
-            &|cluster| cluster.objects_of_call(&call.request),
-            phase,
-        )
-    }
-
-    fn strike_write(&mut self, process: &str, write: &Write, phase: PlainPhase) -> bool {
-        let target = write.target();
-        self.strike(
-            &[process],
-            write.verb(),
-            &|cluster| cluster.objects_of_write(&target),
-            phase,
-        )
+        self.strike(&met, PlainPhase::Received);
     }
 
     pub(super) fn replied(&mut self, id: u64, result: Result<CsiReply, CallError>) {
         let Some(flight) = self.calls.get(&id) else { return };
-        let (call, who) = (Arc::clone(&flight.call), flight.who);
+        let (call, who, met) = (Arc::clone(&flight.call), flight.who, flight.met.clone());
         // The victim may be the caller, whose call is forgotten with it, the driver, whose answer never leaves, or a bystander.
-        let struck = self.strike_call(who, &call, PlainPhase::BeforeReply);
+        let struck = self.strike(&met, PlainPhase::BeforeReply);
         let cut = struck && self.callee_is_dead(who, &call);
         let result = if cut { Cluster::cut() } else { result };
         let Some(flight) = self.calls.remove(&id) else { return };
@@ -154,7 +132,7 @@ impl Cluster {
             self.trace.push(Record { at: now, process, what });
         }
         self.outcome(flight.who, flight.shell, flight.token, &Outcome::Reply(result));
-        self.strike_call(who, &call, PlainPhase::AfterReply);
+        self.strike(&met, PlainPhase::AfterReply);
     }
 
     /// The recorder of a process takes an event; what comes of it is written a little later.

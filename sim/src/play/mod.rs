@@ -21,8 +21,8 @@ use std::time::Duration;
 use crate::cluster::{Cluster, Latency};
 use crate::link::Factory;
 use crate::runtime::{Time, run};
-use crate::scenario::Scenario;
-use crate::trace::Trace;
+use crate::scenario::{Scenario, Step};
+use crate::trace::{Secrets, Trace, nearest_site, sites};
 
 use books::Books;
 
@@ -81,6 +81,9 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
         assemble::boot(&mut cluster, &scenario.cluster).await;
         let begin = cluster.now();
         cluster.trace_mut().begin(begin);
+        if scenario.steps.iter().any(Step::is_pinned) {
+            cluster.count_sites();
+        }
         let books = Books::default();
         let mut player = Player {
             scenario: &scenario,
@@ -92,7 +95,12 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
         let Player { cluster, failures, .. } = player;
         let took = cluster.now().since(begin);
         let trace = cluster.shut_down().await;
-        let verdict = Verdict::of(failures);
+        let secrets = Secrets::of(trace.records());
+        let scrub = |failure: Failure| Failure {
+            message: secrets.scrub(&failure.message).into_owned(),
+            ..failure
+        };
+        let verdict = Verdict::of(failures.into_iter().map(scrub).collect());
         Report {
             scenario: scenario.name.clone(),
             seed: options.seed,
@@ -141,10 +149,18 @@ impl Player<'_> {
 
     /// A fault that never struck proves nothing.
     fn unhit(&mut self) {
-        let pending: Vec<String> = self.cluster.pending_faults();
-        for fault in pending {
-            self.failures.push(Failure::new(None, format!("{fault} never struck")));
+        let injections = self.cluster.pending_injections();
+        let mut complaints: Vec<String> = injections
+            .map(|injection| format!("{injection} never struck"))
+            .collect();
+        let met = sites(self.cluster.trace());
+        for site in self.cluster.pending_sites() {
+            let near =
+                nearest_site(site, &met).map_or(String::new(), |near| format!("; the nearest that was met: `{near}`"));
+            complaints.push(format!("the crash at `{site}` never struck{near}"));
         }
+        self.failures
+            .extend(complaints.into_iter().map(|text| Failure::new(None, text)));
     }
 
     fn now(&self) -> Time {

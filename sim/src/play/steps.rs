@@ -13,7 +13,7 @@ use crate::cluster::Injection;
 use crate::link::layers::Tamper;
 use crate::scenario::{
     Apply, Condition, Crash, Delete, Healed, Inject, InjectPhase, ObjectCondition, Patch, PatchType, Process, Refusal,
-    Role, Step, Taint, Target, Times, Untaint,
+    Role, Site, Step, Taint, Target, Times, Untaint,
 };
 
 type Outcome = Result<(), String>;
@@ -188,7 +188,12 @@ impl Player<'_> {
         let down = crash.down.map(|d| d.get());
         if let Some(site) = &crash.at {
             let at = self.name(&site.process);
-            return self.cluster.pin_crash(site, &at, &name, node, down);
+            // From here on it is spelled as `wavetank sites` spells it.
+            let site = Site {
+                process: Process::parse(&at)?,
+                ..site.clone()
+            };
+            return self.cluster.pin_crash(&site, &at, &name, node, down);
         }
         self.cluster.crash_named(&name, node)?;
         match (down, node) {

@@ -3,6 +3,7 @@
 //! Unknown keys, wrong types, missing and duplicate keys are mistakes with a place; the values themselves (a shrinking claim, a name with a slash)
 //! are judged by the API server when the manifest is applied, as in Kubernetes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -19,7 +20,7 @@ use crate::api::{Kind, ObjKey, Object, ObjectRef};
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// One object as it is applied.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Manifest {
     /// Kind, namespace and name.
     pub target: ObjectRef,
@@ -29,6 +30,15 @@ pub struct Manifest {
     pub json: Json,
     /// Where it was written; nothing for a manifest built in Rust.
     pub place: Option<Place>,
+}
+
+/// The object without the JSON that it was read from: of Secrets nothing is told.
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Manifest");
+        shown.field("target", &self.target).field("object", &self.object);
+        shown.field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// Two manifests are equal when they say the same; where they were written does not matter.

@@ -18,6 +18,7 @@ mod builder;
 mod check;
 mod condition;
 mod duration;
+pub(crate) mod effects;
 mod field;
 mod files;
 pub mod flags;
@@ -53,6 +54,7 @@ pub use condition::{
 pub use duration::{GoDuration, NotADuration};
 pub use field::FieldPath;
 pub use judge::{SeenCall, SeenEvent};
+pub(crate) use known::made_up;
 pub use load::{load, load_file, parse};
 pub use manifest::{DEFAULT_NAMESPACE, Manifest};
 pub use mistake::{Mistake, Place, ScenarioError};

@@ -207,7 +207,8 @@ impl KindName {
     fn parse(text: &str) -> Result<KindName, String> {
         kinds::by_word(text).map(KindName).ok_or_else(|| {
             let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-            match nearest(text, names.iter().copied()) {
+            let short = || nearest(text, Kind::ALL.iter().map(|kind| kind.short()));
+            match nearest(text, names.iter().copied()).or_else(short) {
                 Some(near) => format!("there is no kind `{text}`; did you mean `{near}`?"),
                 None => format!("there is no kind `{text}`; there are {}", names.join(", ")),
             }

@@ -9,9 +9,11 @@
 pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
-        .filter_map(|candidate| rank(wrong, candidate).map(|rank| (rank, candidate)))
+        .filter_map(|candidate| {
+            rank(wrong, candidate).map(|rank| (rank, candidate.len().abs_diff(wrong.len()), candidate))
+        })
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(.., candidate)| candidate)
 }
 
 fn rank(wrong: &str, candidate: &str) -> Option<usize> {

@@ -14,13 +14,14 @@ use wavetank_driver::config::Config;
 use super::Scenario;
 use super::check::{MOST_MISTAKES, listed};
 use super::condition::{CallCondition, CallOrder, Condition, Expectation, ObjectCondition, Target};
+use super::kinds;
 use super::known::{Known, births, made_up, mount_paths, storage_volumes};
 use super::manifest::{DEFAULT_NAMESPACE, Manifest};
 use super::mistake::Mistake;
 use super::names::{Code, Role};
 use super::nearest::nearest;
 use super::shape::Cluster;
-use super::site::Process;
+use super::site::{Phase, Process};
 use super::step::{Crash, Inject, InjectPhase, Refusal, Step};
 use crate::api::Kind;
 
@@ -230,7 +231,13 @@ impl<'a> Refer<'a> {
             self.process(process, &format!("{path}/process"));
         }
         if let Some(site) = &crash.at {
-            self.process(&site.process, &format!("{path}/at"));
+            let path = format!("{path}/at");
+            self.process(&site.process, &path);
+            self.site_object(&site.object, &path);
+            if let Phase::AfterOp(_) = site.phase {
+                let message = format!("the phase {} is not played yet: crash before-reply instead", site.phase);
+                self.say(&path, message);
+            }
         }
         if crash.victim().is_none() {
             self.say(
@@ -238,6 +245,34 @@ impl<'a> Refer<'a> {
                 "a crash needs a `process`, or the site `at` which the process of that site crashes",
             );
         }
+    }
+
+    /// The object of a site: volumes, attachments and contents go by the claim or snapshot that they serve, too.
+    fn site_object(&mut self, object: &str, path: &str) {
+        let Some((kind, name)) = object.split_once(' ') else {
+            return;
+        };
+        let Some(kind) = kinds::by_word(kind) else { return };
+        let (namespace, name) = name.split_once('/').unwrap_or((DEFAULT_NAMESPACE, name));
+        let serves = match kind {
+            Kind::PersistentVolume | Kind::VolumeAttachment => Kind::PersistentVolumeClaim,
+            Kind::VolumeSnapshotContent => Kind::VolumeSnapshot,
+            other => {
+                let namespace = if other.namespaced() { namespace } else { "" };
+                return self.will_be(other, namespace, name, path);
+            }
+        };
+        let own = (Kind::PersistentVolume, String::new(), name.to_owned());
+        if !self.born.contains_key(&own) && !made_up(kind, name) {
+            self.will_be(serves, namespace, name, path);
+        }
+    }
+
+    /// Whether an object of this name can exist at any time.
+    fn will_be(&mut self, kind: Kind, namespace: &str, name: &str, path: &str) {
+        let now = std::mem::replace(&mut self.now, usize::MAX);
+        self.known(kind, namespace, name, path);
+        self.now = now;
     }
 
     fn inject(&mut self, inject: &Inject, path: &str) {

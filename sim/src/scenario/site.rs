@@ -5,7 +5,8 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::names::{Call, PlainPhase, Role, text_format};
+use super::effects;
+use super::names::{PlainPhase, Role, text_format};
 use super::nearest::nearest;
 
 /// A process of the cluster, or a whole node: `scheduler`, `kubelet/node-1`, `provisioner`, `registrar@csi.two.dev/node-2`.
@@ -172,19 +173,14 @@ impl Site {
         if effect.is_empty() || object.is_empty() {
             return Err("no part of a site may be empty".to_owned());
         }
-        let calls: Vec<&str> = Call::ALL.iter().map(|call| call.as_str()).collect();
-        if !effect.contains(' ')
-            && !calls.contains(&effect)
-            && let Some(near) = nearest(effect, calls.iter().copied())
-        {
-            return Err(format!("there is no call `{effect}`; did you mean `{near}`?"));
-        }
+        let (process, phase) = (Process::parse(process)?, Phase::parse(phase)?);
+        effects::fits(process.role, effect, phase)?;
         Ok(Site {
-            process: Process::parse(process)?,
+            process,
             effect: effect.to_owned(),
-            object: object.to_owned(),
+            object: effects::object(object)?,
             attempt,
-            phase: Phase::parse(phase)?,
+            phase,
         })
     }
 }
@@ -252,6 +248,10 @@ mod tests {
     fn sites_are_read_as_they_are_printed_and_refused_part_by_part() {
         let text = "provisioner / CreateVolume / pvc data / attempt 1 / before-reply";
         assert_eq!(Site::parse(text).unwrap().to_string(), text);
+        for verb in ["create", "update", "patch", "delete"] {
+            let write = format!("provisioner / {verb} / pv other/data / attempt 1 / applied");
+            assert_eq!(Site::parse(&write).unwrap().to_string(), write);
+        }
         let operation = "driver-node/node-1 / NodeStageVolume / pvc data / attempt 2 / after-op(3)";
         assert_eq!(Site::parse(operation).unwrap().to_string(), operation);
         for (text, part) in [
@@ -263,6 +263,14 @@ mod tests {
             (
                 "provisioner / CreateVolume / pvc data / 1 / before-reply",
                 "`attempt 1`",
+            ),
+            (
+                "attacher / NodeStageVolume / pvc data / attempt 1 / before-reply",
+                "the kubelet sends it",
+            ),
+            (
+                "provisioner / create / pv data / attempt 1 / before-reply",
+                "before, applied",
             ),
             (
                 "provisioner / CreateVolume / pvc data / attempt 1 / before-replay",

@@ -576,6 +576,11 @@ pub enum AllInjections {
 }
 
 impl Step {
+    /// Whether it pins a fault to a site.
+    pub fn is_pinned(&self) -> bool {
+        matches!(self, Step::Crash(crash) if crash.at.is_some())
+    }
+
     /// The word that the step begins with in YAML.
     pub fn verb(&self) -> &'static str {
         match self {

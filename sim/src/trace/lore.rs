@@ -18,6 +18,8 @@ pub struct Lore {
     volumes_of_handle: BTreeMap<String, BTreeSet<String>>,
     /// What CreateVolume was asked to make: the claim behind a volume that has no PersistentVolume yet.
     claim_of_handle: BTreeMap<String, ObjKey>,
+    /// The claim that bound a driver's volume last.
+    latest: BTreeMap<String, ObjKey>,
     /// The snapshot behind a driver's snapshot.
     snapshot_of_handle: BTreeMap<String, ObjKey>,
     /// Volume and node of an attachment.
@@ -34,30 +36,33 @@ impl Lore {
     /// Reads a whole trace.
     pub fn of(records: &[Record]) -> Lore {
         let mut lore = Lore::default();
-        for record in records {
-            match &record.what {
-                What::Write {
-                    write, before, result, ..
-                } => {
-                    before.iter().for_each(|object| lore.object(object));
-                    let met = match result {
-                        Ok(written) => {
-                            lore.object(&written.object);
-                            written.object.to_ref()
-                        }
-                        Err(_) => write.target(),
-                    };
-                    lore.met.insert(met);
-                }
-                What::Reply {
-                    call,
-                    result: Ok(reply),
-                    ..
-                } => lore.reply(&call.request, reply),
-                _ => {}
-            }
-        }
+        records.iter().for_each(|record| lore.take(record));
         lore
+    }
+
+    /// Learns from one more record.
+    pub fn take(&mut self, record: &Record) {
+        match &record.what {
+            What::Write {
+                write, before, result, ..
+            } => {
+                before.iter().for_each(|object| self.object(object));
+                let met = match result {
+                    Ok(written) => {
+                        self.object(&written.object);
+                        written.object.to_ref()
+                    }
+                    Err(_) => write.target(),
+                };
+                self.met.insert(met);
+            }
+            What::Reply {
+                call,
+                result: Ok(reply),
+                ..
+            } => self.reply(&call.request, reply),
+            _ => {}
+        }
     }
 
     /// Every object that was written to or tried to be.
@@ -81,6 +86,11 @@ impl Lore {
             .flatten()
             .find_map(|volume| self.claim_of_volume.get(volume))
             .or_else(|| self.claim_of_handle.get(handle))
+    }
+
+    /// The claim that a driver's volume served last: a retained volume that another claim adopts is that claim's.
+    pub fn latest_claim_of_handle(&self, handle: &str) -> Option<&ObjKey> {
+        self.latest.get(handle).or_else(|| self.claim_of_handle(handle))
     }
 
     /// The claim that a PersistentVolume is for.
@@ -126,10 +136,24 @@ impl Lore {
         self.snapshot_of_handle.get(handle)
     }
 
+    /// The snapshot controller names contents, and the snapshotter snapshots, after the UID of the VolumeSnapshot.
+    pub fn snapshot_by_name(&self, name: &str) -> Option<&ObjKey> {
+        let uid = name.split_once('-')?.1;
+        let found = self
+            .by_uid
+            .get(uid)
+            .filter(|object| object.kind == Kind::VolumeSnapshot);
+        found.map(|object| &object.key)
+    }
+
     /// The external-provisioner names volumes after the UID of their claim.
     fn claim_by_volume_name(&self, name: &str) -> Option<&ObjKey> {
         let uid = name.split_once('-')?.1;
-        self.by_uid.get(uid).map(|object| &object.key)
+        let found = self
+            .by_uid
+            .get(uid)
+            .filter(|object| object.kind == Kind::PersistentVolumeClaim);
+        found.map(|object| &object.key)
     }
 
     fn object(&mut self, object: &Object) {
@@ -151,6 +175,9 @@ impl Lore {
                         .insert(name.clone());
                 }
                 if let Some(claim) = fields::volume_claim_key(volume) {
+                    if let Some((_, handle)) = fields::volume_handle(volume) {
+                        self.latest.insert(handle.to_owned(), claim.clone());
+                    }
                     self.claim_of_volume.insert(name, claim);
                 }
             }
@@ -167,6 +194,9 @@ impl Lore {
                 if !node.is_empty() {
                     self.node_of_pod.entry(key).or_default().insert(node.to_owned());
                 }
+            }
+            Object::VolumeSnapshot(_) => {
+                self.by_uid.insert(object.uid().to_owned(), object.to_ref());
             }
             Object::VolumeSnapshotContent(content) => {
                 let about = &content.spec.volume_snapshot_ref;

@@ -21,6 +21,7 @@ mod style;
 pub mod text;
 mod token;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ use crate::runtime::Time;
 
 pub use follow::{Follow, strangers};
 pub use legend::LEGEND;
-pub use sites::sites;
+pub use secrets::Secrets;
+pub use sites::{Met, SiteBook, nearest_site, sites};
 pub use text::TextOptions;
 pub use token::{Token, TokenError, VERSION};
 
@@ -106,12 +108,19 @@ pub enum ProcessChange {
 }
 
 /// Where records go.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Trace {
     records: Vec<Record>,
     /// Records before this moment belong to the boot of the cluster.
     origin: Time,
     off: bool,
+}
+
+/// How much it holds. What it holds is for the renderers, which know what is secret.
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Trace({} records)", self.records.len())
+    }
 }
 
 impl Trace {

@@ -147,7 +147,7 @@ fn of_write(write: &Write, found: &mut BTreeSet<String>) {
         Write::Patch(patch) if patch.target.kind == Kind::Secret => {
             for edit in &patch.edits {
                 match edit {
-                    Edit::Merge(json) => {
+                    Edit::Merge(json) | Edit::Strategic(json) => {
                         let data = DATA.iter().filter_map(|name| json.get(name));
                         data.for_each(|json| strings(json, found));
                     }

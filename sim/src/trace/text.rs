@@ -3,6 +3,7 @@
 //! Styles are always written; a stream that nobody watches takes them out (anstream). Two things are folded: a call and its answer stand in one line
 //! when nothing that is shown happened in between, and the same question asked several times in a row is one line with a count.
 
+use std::borrow::Cow;
 use std::io;
 
 use anstyle::Style;
@@ -135,8 +136,12 @@ impl Page<'_> {
     }
 }
 
+/// The longest piece of a line, in bytes: somebody's message or name may be a book.
+const LONGEST: usize = 4000;
+
 /// Control characters of others' messages do not reach the terminal.
 fn put_styled(out: &mut dyn io::Write, style: Style, text: &str) -> io::Result<()> {
+    let text = &*cut(text);
     if text.contains(|c: char| c.is_control()) {
         let clean: String = text
             .chars()
@@ -145,6 +150,15 @@ fn put_styled(out: &mut dyn io::Write, style: Style, text: &str) -> io::Result<(
         return write!(out, "{style}{clean}{style:#}");
     }
     write!(out, "{style}{text}{style:#}")
+}
+
+/// Of what is too long its beginning, and how much it was.
+pub fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST {
+        return Cow::Borrowed(text);
+    }
+    let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    Cow::Owned(format!("{}… ({} bytes)", &text[..end], text.len()))
 }
 
 /// A long name keeps its end: there stands the node.
