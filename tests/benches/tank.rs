@@ -10,7 +10,7 @@ use wavetank_sim::cluster::Cluster;
 use wavetank_sim::play::{Options, boot, play};
 use wavetank_sim::runtime::run;
 use wavetank_sim::scenario;
-use wavetank_tests::{booted, calls, claim_and_pod, delete, empty, expand, lives, prepare, shape};
+use wavetank_tests::{booted, booted_as, busy_shape, calls, claim_and_pod, delete, empty, expand, lives, prepare, shape};
 
 /// As in the `wavetank` command.
 #[global_allocator]
@@ -120,18 +120,20 @@ fn idle_hour(bencher: Bencher<'_, '_>) {
 }
 
 /// (e) An hour of 3 nodes in which each second a claim and a pod are made, one is expanded, and one is deleted; items are virtual seconds.
+///
+/// A claim grows 30 s after it was made and goes after 150 s: kubelet has grown the file system by then.
 #[divan::bench(sample_count = 1, sample_size = 1)]
 fn busy_hour(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(3600usize)).bench(|| {
         run(|| async {
-            let mut cluster = booted(3, 0).await;
+            let mut cluster = booted_as(&busy_shape(3), 0).await;
             for second in 0..3600u32 {
                 claim_and_pod(&mut cluster, &format!("life-{second}"));
                 if second >= 30 {
                     expand(&mut cluster, &format!("life-{}", second - 30), "2Gi");
                 }
-                if second >= 60 {
-                    delete(&mut cluster, &format!("life-{}", second - 60));
+                if second >= 150 {
+                    delete(&mut cluster, &format!("life-{}", second - 150));
                 }
                 cluster.run_for(Duration::from_secs(1)).await;
             }
