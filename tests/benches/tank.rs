@@ -10,7 +10,9 @@ use wavetank_sim::cluster::Cluster;
 use wavetank_sim::play::{Options, boot, play};
 use wavetank_sim::runtime::run;
 use wavetank_sim::scenario;
-use wavetank_tests::{booted, booted_as, busy_shape, calls, claim_and_pod, delete, empty, expand, lives, prepare, shape};
+use wavetank_tests::{
+    booted, booted_as, busy_shape, calls, claim_and_pod, delete, empty, expand, lives, prepare, shape,
+};
 
 /// As in the `wavetank` command.
 #[global_allocator]
