@@ -9,6 +9,7 @@ pub mod host;
 pub mod kubelet;
 pub mod link;
 pub mod play;
+pub mod release;
 pub mod runtime;
 pub mod scenario;
 pub mod sidecars;

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 /// After the first failure.
-pub const INITIAL: Duration = Duration::from_millis(500);
+pub const INITIAL: Duration = RELEASE.operations.backoff;
 /// After many.
-pub const MAX: Duration = Duration::from_secs(122);
+pub const MAX: Duration = RELEASE.operations.backoff_cap;
 
 /// The failures of operations by their key.
 #[derive(Clone, Debug)]

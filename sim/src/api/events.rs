@@ -12,6 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::release::RELEASE;
 use crate::runtime::{Time, fold};
 
 use super::clock::Clock;
@@ -22,15 +23,15 @@ use super::record::EventRecord;
 use super::write::{Edit, Patch, Write};
 
 /// From so many different messages on, alike remarks are one event.
-const AGGREGATE_FROM: usize = 10;
+const AGGREGATE_FROM: usize = RELEASE.events.aggregate_from;
 /// Aggregation starts anew after so long without a remark, and so does a series after [`SERIES_QUIET`].
-const AGGREGATE_QUIET: Duration = Duration::from_secs(600);
-const SERIES_QUIET: Duration = Duration::from_secs(360);
-/// Events about one object at once, and seconds for each further one.
-const BURST: u32 = 25;
-const REFILL_SECONDS: u64 = 300;
+const AGGREGATE_QUIET: Duration = RELEASE.events.aggregate_quiet;
+const SERIES_QUIET: Duration = RELEASE.events.series_quiet;
+/// Events about one object at once, and the time for each further one.
+const BURST: u32 = RELEASE.events.burst;
+const REFILL: Duration = RELEASE.events.refill;
 /// Entries of each cache.
-const CACHE: usize = 4096;
+const CACHE: usize = RELEASE.events.cache;
 
 /// The recorder of one source in one process.
 #[derive(Clone, Debug)]
@@ -133,8 +134,7 @@ impl Recorder {
         if let Some(message) = &changed {
             seen.about.message.clone_from(message);
         }
-        let interval = Duration::from_secs(REFILL_SECONDS);
-        let bucket = self.spam.entry(&digests.subject, || Bucket::every(interval, BURST));
+        let bucket = self.spam.entry(&digests.subject, || Bucket::every(REFILL, BURST));
         if !bucket.try_take(now) {
             return None;
         }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 /// How long a failing key waits.
@@ -28,7 +29,8 @@ impl Limiter {
         match self {
             Limiter::Exponential { base, cap } => exponential(*base, *cap, failures),
             Limiter::Controller => {
-                let item = exponential(Duration::from_millis(5), Duration::from_secs(1000), failures);
+                let queue = &RELEASE.work_queue;
+                let item = exponential(queue.backoff, queue.backoff_cap, failures);
                 item.max(bucket.reserve(now))
             }
         }
@@ -106,7 +108,7 @@ impl<K: Ord + Clone> Queue<K> {
     pub fn new(limiter: Limiter) -> Queue<K> {
         Queue {
             limiter,
-            bucket: Bucket::new(10.0, 100),
+            bucket: Bucket::new(RELEASE.work_queue.rate, RELEASE.work_queue.burst),
             ready: VecDeque::new(),
             dirty: BTreeSet::new(),
             processing: BTreeSet::new(),

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 use super::clock::Clock;
@@ -21,7 +22,7 @@ use super::write::{ApiError, Change, Patch, Read, ReadAnswer, Write, Written};
 use super::{admission, defaults, edit, fields, identity, validate};
 
 /// How long an event lives after its last write.
-const EVENT_TTL: Duration = Duration::from_secs(3600);
+const EVENT_TTL: Duration = RELEASE.api_server.event_ttl;
 /// The namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 /// Who writes what nobody asked for.

@@ -14,12 +14,13 @@ use std::time::Duration;
 use super::fields;
 use super::object::{Kind, ObjKey, Object};
 use super::write::{ApiError, Change, ChangeType};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
-const MIN_CAPACITY: usize = 100;
-const MAX_CAPACITY: usize = 102_400;
+const MIN_CAPACITY: usize = RELEASE.api_server.watch_cache_least;
+const MAX_CAPACITY: usize = RELEASE.api_server.watch_cache_most;
 /// Events younger than this are kept while the ring can grow.
-const FRESH: Duration = Duration::from_secs(75);
+const FRESH: Duration = RELEASE.api_server.watch_cache_fresh;
 
 /// The watch caches of all kinds.
 #[derive(Clone, Debug)]

@@ -118,9 +118,10 @@ impl Cluster {
         self.end(id, ProcessChange::Exited(message));
         let process = &mut self.processes[id.0 as usize];
         process.exits += 1;
+        let kubelet = &crate::release::RELEASE.kubelet;
         let delay = match exits {
             0 => Duration::from_secs(1),
-            n => crate::api::exponential(Duration::from_secs(10), Duration::from_secs(300), n - 1),
+            n => crate::api::exponential(kubelet.container_backoff, kubelet.container_backoff_cap, n - 1),
         };
         let lane = process.lane;
         let ticket = self.board.after(lane, delay, Due::Restart(id));

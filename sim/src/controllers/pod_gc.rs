@@ -31,14 +31,15 @@ use crate::api::{
     Cache, Clock, Delete, Delta, Edit, Index, Kind, Limiter, ObjKey, ObjectRef, Patch, Read, Write, fields, names,
 };
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 /// The name of its writes.
 pub const COMPONENT: &str = "pod-garbage-collector";
 
 /// How often it looks, and how long a node must be missing.
-const PERIOD: Duration = Duration::from_secs(20);
-const QUARANTINE: Duration = Duration::from_secs(40);
+const PERIOD: Duration = RELEASE.nodes.gc_period;
+const QUARANTINE: Duration = RELEASE.nodes.gc_quarantine;
 
 /// The controller.
 #[derive(Clone, Copy, Debug)]

@@ -21,10 +21,11 @@ use super::volume::PodRef;
 use super::{Key, Memory, Turn, View};
 use crate::api::{ApiError, Clock, Delete, Edit, ObjectRef, Patch, Write, fields};
 use crate::control::{Effect, Outcome};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 /// How often everything that could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(10);
+const RETRY: Duration = RELEASE.kubelet.status_retry;
 
 /// The conditions that kubelet owns, in the order of the list.
 const OWN_CONDITIONS: [&str; 5] = [

@@ -4,6 +4,10 @@
 //! have no effect, so that `args` can be copied from a Deployment; any other flag is a mistake. Flags may be written as a map or as a list of
 //! arguments (`--timeout=30s`).
 //!
+//! Where the defaults come from: `main.go` of external-provisioner v6.3, external-attacher v4.12, external-resizer v2.1, external-snapshotter v8.6 and
+//! node-driver-registrar v2.17; `pkg/kubelet/apis/config/v1beta1/defaults.go`, `pkg/controller/*/config/v1alpha1/defaults.go` and
+//! `pkg/scheduler/apis/config/v1/defaults.go` of Kubernetes 1.36. What is no flag stands in `release/`.
+//!
 //! Blind spots: feature gates are accepted by name only when a modelled process reads them.
 
 use std::collections::BTreeMap;

@@ -24,6 +24,7 @@ use wavetank_proto::csi::v1 as csi;
 
 use crate::control::{Effect, Outcome, Requests};
 use crate::link::{Call, CallError, CsiReply, CsiRequest, Socket};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 /// What a sidecar asks at its start.
@@ -181,9 +182,9 @@ pub struct Dial {
     pub question_timeout: Duration,
     /// Its questions.
     pub plan: Plan,
-    /// How long the first connect may take. Constant: 30 s.
+    /// How long the first connect may take.
     pub connect_limit: Duration,
-    /// The pause between probes of a driver that is not ready. Constant: 1 s.
+    /// The pause between probes of a driver that is not ready.
     pub probe_pause: Duration,
 }
 
@@ -198,8 +199,8 @@ impl Dial {
             timeout,
             question_timeout: timeout,
             plan,
-            connect_limit: Duration::from_secs(30),
-            probe_pause: Duration::from_secs(1),
+            connect_limit: RELEASE.sidecars.connect_limit,
+            probe_pause: RELEASE.sidecars.probe_pause,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::control::{
     AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, PluginInfo, RegistrationOp, Requests, Shell, Signal,
 };
 use crate::link::{Call, CallError, CsiReply, Socket};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 use crate::sidecars::connect::describe;
 
@@ -45,9 +46,9 @@ impl Default for Flags {
 }
 
 /// How long the first connect may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+const CONNECT_LIMIT: Duration = RELEASE.sidecars.connect_limit;
 /// Between two attempts of it.
-const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+const CONNECT_PAUSE: Duration = RELEASE.sidecars.connect_pause;
 /// The versions of the registration interface.
 const VERSIONS: [&str; 1] = ["1.0.0"];
 

@@ -45,6 +45,7 @@ use crate::api::{Cache, Delta, Index, Kind, Limiter, ObjKey, ObjectRef, Read, Re
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
 use crate::runtime::Time;
 
+pub use crate::release::AttachDetach as Constants;
 pub use desired::Place;
 pub use operations::OperationKey;
 pub use poll::Polling;
@@ -79,36 +80,6 @@ impl Default for Flags {
             attach_detach_reconcile_sync_period: Duration::from_secs(60),
             disable_attach_detach_reconcile_sync: false,
             disable_force_detach_on_timeout: false,
-        }
-    }
-}
-
-/// What is no flag.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Constants {
-    /// The pause between two passes.
-    pub reconciler_loop_period: Duration,
-    /// How long an unhealthy node keeps a volume that nobody wants.
-    pub max_wait_for_unmount: Duration,
-    /// How often the wanted volumes of vanished pods are removed.
-    pub populator_period: Duration,
-    /// How often all pods are looked at again.
-    pub list_pods_period: Duration,
-    /// How VolumeAttachments are polled.
-    pub polling: Polling,
-    /// Kubelet reports an unchanged status this often.
-    pub node_status_report_frequency: Duration,
-}
-
-impl Default for Constants {
-    fn default() -> Self {
-        Constants {
-            reconciler_loop_period: Duration::from_millis(100),
-            max_wait_for_unmount: Duration::from_secs(360),
-            populator_period: Duration::from_secs(60),
-            list_pods_period: Duration::from_secs(180),
-            polling: Polling::default(),
-            node_status_report_frequency: Duration::from_secs(300),
         }
     }
 }

@@ -8,32 +8,7 @@ use std::time::Duration;
 
 use crate::runtime::Time;
 
-/// How VolumeAttachments are polled. Constants of Kubernetes' CSI plugin.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Polling {
-    /// The first wait.
-    pub first: Duration,
-    /// Each wait is longer than the one before by this factor.
-    pub factor: f64,
-    /// No wait is longer.
-    pub cap: Duration,
-    /// By how much a wait is stretched at random, as a fraction.
-    pub jitter: f64,
-    /// The operation fails after this long.
-    pub limit: Duration,
-}
-
-impl Default for Polling {
-    fn default() -> Self {
-        Polling {
-            first: Duration::from_millis(500),
-            factor: 1.05,
-            cap: Duration::from_secs(7),
-            jitter: 0.1,
-            limit: Duration::from_secs(120),
-        }
-    }
-}
+pub use crate::release::Polling;
 
 impl Polling {
     /// The wait after `done` waits, before the stretching.

@@ -14,14 +14,15 @@ use crate::api::{
     Cache, Clock, EventRecord, Index, Kind, ObjKey, Object, ObjectRef, Read, ReadAnswer, Resource, Write, fields,
 };
 use crate::control::{Effect, Learner, Outcome};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 use super::taints::{self, Sort};
 use super::{Key, Memory, NodeLifecycle, TAINT_PERIOD};
 
 /// Attempts of a pass to write a node's status, and the pause between them.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(20);
+const ATTEMPTS: u32 = RELEASE.nodes.status_attempts;
+const PAUSE: Duration = RELEASE.nodes.status_pause;
 
 /// The conditions that a silent kubelet leaves behind.
 const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];

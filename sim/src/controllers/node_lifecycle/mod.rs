@@ -33,6 +33,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::api::{Cache, Delta, Index, Kind, Limiter, fields};
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell, Signal};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 use health::{Health, Pass};
@@ -46,7 +47,7 @@ pub const COMPONENT: &str = "node-controller";
 pub const INDEXES: &[Index] = &[Index::PodsByNode];
 
 /// How often nodes that wait for their NoExecute taint are looked at.
-const TAINT_PERIOD: Duration = Duration::from_millis(100);
+const TAINT_PERIOD: Duration = RELEASE.nodes.taint_period;
 
 /// Flags of kube-controller-manager that concern it.
 #[derive(Clone, Debug, PartialEq)]

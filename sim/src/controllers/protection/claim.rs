@@ -27,6 +27,7 @@ use crate::api::{
     fields, names,
 };
 use crate::control::{Controller, Effect, LaneSpec, Learner, Outcome, Requests};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 use super::{Need, need, with, without};
@@ -81,8 +82,8 @@ enum Work {
     Write(ObjKey, Object),
 }
 
-const FIRST_RETRY: Duration = Duration::from_millis(5);
-const LAST_RETRY: Duration = Duration::from_secs(1000);
+const FIRST_RETRY: Duration = RELEASE.work_queue.backoff;
+const LAST_RETRY: Duration = RELEASE.work_queue.backoff_cap;
 
 impl Memory {
     fn gather(&mut self, claim: &ObjKey, queue: &mut Requests<Key>) {

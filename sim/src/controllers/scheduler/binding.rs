@@ -14,12 +14,13 @@ use super::memory::Memory;
 use super::volumes::Plan;
 use crate::api::{Cache, Edit, EventRecord, ObjKey, Object, ObjectRef, Patch, Write, fields, names, version};
 use crate::control::{Effect, Learner, Outcome};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 /// Between two looks at the claims (`PreBind` polls; the first look comes after one interval).
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = RELEASE.scheduler.bind_poll;
 /// `bindTimeoutSeconds`.
-const BIND_TIMEOUT: Duration = Duration::from_secs(600);
+const BIND_TIMEOUT: Duration = RELEASE.scheduler.bind_timeout;
 
 /// Where a pod is in its cycle.
 #[derive(Clone, Debug, PartialEq)]

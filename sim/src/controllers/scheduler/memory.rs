@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use super::binding::Cycle;
 use super::filter::Verdict;
 use crate::api::{Cache, Delta, Index, Kind, ObjKey, Object, exponential, fields, version};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 /// What a crash of the scheduler erases.
@@ -66,7 +67,7 @@ pub(super) enum Trigger {
 }
 
 /// Pods that no event helps are tried again after this.
-pub(super) const UNSCHEDULABLE_FLUSH: Duration = Duration::from_secs(300);
+pub(super) const UNSCHEDULABLE_FLUSH: Duration = RELEASE.scheduler.unschedulable_flush;
 
 impl Memory {
     /// Keeps the books of who is where.
@@ -236,8 +237,9 @@ impl Memory {
         self.unassume_pod(key);
         self.wait(key, &uid, BTreeSet::new(), None);
         let waiting = self.waiting.get_mut(key).expect("it was inserted just now");
-        let delay = exponential(Duration::from_secs(1), Duration::from_secs(10), waiting.attempts - 1);
-        let at = (now + delay).tick(Time::ZERO, Duration::from_secs(1));
+        let scheduler = &RELEASE.scheduler;
+        let delay = exponential(scheduler.pod_backoff, scheduler.pod_backoff_cap, waiting.attempts - 1);
+        let at = (now + delay).tick(Time::ZERO, scheduler.backoff_flush);
         waiting.not_before = Some(at);
         at
     }

@@ -29,6 +29,7 @@ use crate::api::{
     Write, fields,
 };
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 
 use tolerations::{Patience, patience};
@@ -37,8 +38,8 @@ use tolerations::{Patience, patience};
 pub const COMPONENT: &str = "taint-eviction-controller";
 
 /// Attempts to delete a pod, and the pause between them.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(10);
+const ATTEMPTS: u32 = RELEASE.nodes.eviction_attempts;
+const PAUSE: Duration = RELEASE.nodes.eviction_pause;
 
 /// The controller.
 #[derive(Clone, Copy, Debug, Default)]

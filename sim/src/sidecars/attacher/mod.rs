@@ -28,6 +28,7 @@ use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentStatus};
 
 use crate::api::{Cache, Clock, Delta, Edit, Index, Kind, Limiter, ObjKey, ObjectRef, Patch, Write, fields, names};
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 use crate::sidecars::connect::{Connection, ControllerRpc, Dial, Discovered, Next, PluginService, Question};
 
@@ -38,7 +39,7 @@ use reconcile::Round;
 pub const INDEXES: &[Index] = &[Index::AttachmentsByVolume];
 
 /// The deadline of the questions at its start, after the probe. Not a flag.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
+const QUESTION_TIMEOUT: Duration = RELEASE.sidecars.attacher_question_timeout;
 
 /// The command line of external-attacher.
 #[derive(Clone, Debug, PartialEq)]

@@ -32,6 +32,7 @@ use crate::api::{
     Cache, Clock, Delta, Index, Kind, Limiter, ObjKey, Resource, Write, fields, names, snapshot::VolumeSnapshot,
 };
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
+use crate::release::RELEASE;
 use crate::runtime::Time;
 use crate::sidecars::connect::{Connection, Dial, controller_plan};
 
@@ -128,9 +129,9 @@ pub struct Constants {
 impl Default for Constants {
     fn default() -> Constants {
         Constants {
-            infeasible_retention: Duration::from_secs(300),
-            cleanup_attempts: 5,
-            save_workers: 4,
+            infeasible_retention: RELEASE.sidecars.infeasible_retention,
+            cleanup_attempts: RELEASE.sidecars.cleanup_attempts,
+            save_workers: RELEASE.sidecars.save_workers,
             namespace: "kube-system".into(),
         }
     }
