@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSINode, CSIStorageCapacity, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -36,6 +36,7 @@ pub(super) fn facts(object: &Object) -> Facts {
         Object::PersistentVolume(volume) => of_volume(volume),
         Object::Pod(pod) => of_pod(pod),
         Object::VolumeAttachment(attachment) => of_attachment(attachment),
+        Object::Namespace(namespace) => of_namespace(namespace),
         Object::Node(node) => of_node(node),
         Object::CSINode(node) => of_csi_node(node),
         Object::CSIStorageCapacity(capacity) => of_storage_capacity(capacity),
@@ -212,6 +213,15 @@ fn of_attachment(attachment: &VolumeAttachment) -> Facts {
             metadata.into_iter().flatten().map(|(k, v)| (k.clone(), value(v))),
         ),
     ]
+}
+
+fn of_namespace(namespace: &Namespace) -> Facts {
+    let status = namespace.status.as_ref();
+    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    vec![map(
+        "conditions",
+        conditions.iter().map(|c| condition(&c.type_, &c.status)),
+    )]
 }
 
 fn of_node(node: &Node) -> Facts {

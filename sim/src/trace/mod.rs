@@ -176,8 +176,15 @@ impl Trace {
 /// Whether a successful write was the end of the object: a deletion that nothing holds back, or the last finalizer of one that was held back.
 fn is_gone(write: &Write, written: &Written) -> bool {
     let meta = written.object.meta();
-    let held = meta.finalizers.as_ref().is_some_and(|f| !f.is_empty());
-    if !written.changed || held || written.object.kind() == crate::api::Kind::Namespace {
+    let held = match &written.object {
+        Object::Namespace(namespace) => namespace
+            .spec
+            .as_ref()
+            .and_then(|s| s.finalizers.as_ref())
+            .is_some_and(|f| !f.is_empty()),
+        _ => false,
+    };
+    if !written.changed || held || meta.finalizers.as_ref().is_some_and(|f| !f.is_empty()) {
         return false;
     }
     let waits = meta.deletion_grace_period_seconds.is_some_and(|grace| grace > 0);
