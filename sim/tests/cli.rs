@@ -296,6 +296,46 @@ fn the_schema_is_the_published_one_and_the_legend_is_there() {
 }
 
 #[test]
+fn the_documentation_of_the_trace_has_the_legend_and_every_field() {
+    let docs = fs::read_to_string(root().join("docs/trace.md")).unwrap();
+    let shown = docs
+        .split("<!-- legend:begin -->")
+        .nth(1)
+        .and_then(|rest| rest.split("<!-- legend:end -->").next());
+    let shown = shown
+        .unwrap()
+        .trim()
+        .trim_start_matches("```text\n")
+        .trim_end_matches("```");
+    assert_eq!(
+        shown,
+        wavetank(&["legend"]).out,
+        "write the block anew with: wavetank legend"
+    );
+    for scenario in [
+        LIFE,
+        "scenarios/restart/kubelet.yaml",
+        "scenarios/errors/stage-fails.yaml",
+        "scenarios/refusals",
+    ] {
+        let ran = wavetank(&["run", scenario, "--format", "json", "--digest", "--verbose"]);
+        for line in json_lines(&ran.out) {
+            let row = format!("| `{}` |", line["type"].as_str().unwrap());
+            assert!(docs.contains(&row) || line["t_ms"].is_number(), "{row}");
+            for field in line.as_object().unwrap().keys() {
+                assert!(
+                    docs.contains(&format!("`{field}`")),
+                    "docs/trace.md does not know the field `{field}`: {line}"
+                );
+            }
+        }
+    }
+    for sign in ["──", "+", "~", "−", "=", "✗", "⇄", "→", "←", "·", "!", "▲", "▼", "↯"] {
+        assert!(shown.lines().any(|line| line.trim_start().starts_with(sign)), "{sign}");
+    }
+}
+
+#[test]
 fn every_command_has_help_with_status_0() {
     for args in [
         &["--help"][..],

@@ -536,10 +536,22 @@ fn is_disconnect(status: &Status) -> bool {
 fn describe(tamper: &Tamper) -> String {
     match tamper {
         Tamper::Pass => String::from("nothing"),
-        Tamper::Refuse(code, _) | Tamper::RefuseLate(code, ..) => format!("answered {code:?} without the driver"),
-        Tamper::Replace(code, _) | Tamper::ReplaceLate(code, ..) => format!("executed, but answered {code:?}"),
+        Tamper::Refuse(code, _) | Tamper::RefuseLate(code, ..) => {
+            format!("answered {} without the driver", spelled(*code))
+        }
+        Tamper::Replace(code, _) | Tamper::ReplaceLate(code, ..) => {
+            format!("executed, but answered {}", spelled(*code))
+        }
         Tamper::Late(by) => format!("the answer comes {} ms late", by.as_millis()),
         Tamper::Lose => String::from("executed, but the answer is lost"),
         Tamper::Delay(by) => format!("reaches the driver {} ms late", by.as_millis()),
     }
+}
+
+/// A code as scenarios and gRPC spell it.
+fn spelled(code: Code) -> &'static str {
+    let known = crate::scenario::Code::ALL
+        .iter()
+        .find(|known| known.number() == code as i32);
+    known.map_or("UNKNOWN", |known| known.as_str())
 }

@@ -33,7 +33,8 @@ use super::names::{Call, KindName};
 use super::shape::{Cluster, DriverShape, numbered};
 use super::site::{Process, Site};
 use super::step::{
-    AllInjections, Apply, Crash, Delete, Healed, Inject, Patch, PatchType, Refusal, Step, Verify, Wait, Write,
+    AllInjections, Apply, Crash, Delete, Healed, Inject, Patch, PatchType, Refusal, Step, Taint, TaintEffect, Untaint,
+    Verify, Wait, Write,
 };
 use super::{Places, Scenario, kinds, refer};
 use crate::api::Kind;
@@ -151,6 +152,15 @@ impl Builder {
         self
     }
 
+    /// Applies an object as kubectl takes it: creates it, or merges it into what is there.
+    pub fn apply(mut self, json: Json) -> Builder {
+        match Manifest::from_json(json) {
+            Ok(manifest) => self.scenario.steps.push(Step::Apply(Apply::new(vec![manifest]))),
+            Err(why) => self.wrong("apply", why),
+        }
+        self
+    }
+
     /// Asks for more room in a claim.
     pub fn grow(self, claim: &str, size: &str) -> Builder {
         let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
@@ -259,6 +269,30 @@ impl Builder {
         self.step(Step::Cordon(node.to_owned()))
     }
 
+    /// Allows new pods on a node again.
+    pub fn uncordon(self, node: &str) -> Builder {
+        self.step(Step::Uncordon(node.to_owned()))
+    }
+
+    /// Puts a taint on a node.
+    pub fn taint(self, node: &str, key: &str, effect: TaintEffect) -> Builder {
+        self.step(Step::Taint(Taint {
+            node: node.to_owned(),
+            key: key.to_owned(),
+            value: None,
+            effect,
+        }))
+    }
+
+    /// Takes the taints with this key off a node.
+    pub fn untaint(self, node: &str, key: &str) -> Builder {
+        self.step(Step::Untaint(Untaint {
+            node: node.to_owned(),
+            key: key.to_owned(),
+            effect: None,
+        }))
+    }
+
     /// Restarts a process such as `kubelet/node-1`.
     pub fn restart(mut self, process: &str) -> Builder {
         match Process::parse(process) {
@@ -282,6 +316,19 @@ impl Builder {
         match Process::parse(process) {
             Ok(process) => self.scenario.steps.push(Step::Start(process)),
             Err(why) => self.wrong("start", why),
+        }
+        self
+    }
+
+    /// Kills a process such as `kubelet/node-1` now; it starts again at once. A node such as `node/node-1` stays away until [`Builder::start`].
+    pub fn crash(mut self, process: &str) -> Builder {
+        match Process::parse(process) {
+            Ok(process) => self.scenario.steps.push(Step::Crash(Crash {
+                process: Some(process),
+                at: None,
+                down: None,
+            })),
+            Err(why) => self.wrong("crash", why),
         }
         self
     }
@@ -320,6 +367,11 @@ impl Builder {
             }),
             within,
         }))
+    }
+
+    /// Something must be so now.
+    pub fn expect_now(self, expectations: Vec<Expectation>) -> Builder {
+        self.step(Step::Expect(expectations))
     }
 
     /// Any expectation for the end.

@@ -18,6 +18,8 @@ mod secrets;
 mod short;
 mod sites;
 mod style;
+#[cfg(test)]
+mod tests;
 pub mod text;
 mod token;
 

@@ -1,10 +1,12 @@
 //! One scenario, several spellings: YAML, Rust, canonical JSON; and what is compared with what.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::json;
 
 use super::*;
+use crate::api::Kind;
 
 const SPELLED: &str = r#"
 because: a volume grows under a running pod
@@ -86,12 +88,164 @@ fn both_spellings_of_a_scenario_are_equal() {
     assert_eq!(spelled.manifests[1].place.as_ref().map(|place| place.line), Some(13));
 }
 
+/// Every step and every kind of expectation, whether it makes sense together or not.
+const EVERYTHING: &str = r#"
+because: every word is known in both spellings
+manifests:
+- {apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: fast}, provisioner: csi.wavetank.dev}
+- apiVersion: v1
+  kind: PersistentVolumeClaim
+  metadata: {name: data}
+  spec: {accessModes: [ReadWriteOnce], storageClassName: fast, resources: {requests: {storage: 1Gi}}}
+steps:
+- apply:
+    apiVersion: v1
+    kind: Pod
+    metadata: {name: web}
+    spec:
+      containers: [{name: main, image: busybox, volumeMounts: [{name: data, mountPath: /data}]}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+- patch: {kind: pvc, name: data, patch: {metadata: {labels: {a: b}}}, refused: {code: 422}}
+- wait: {for: {call: NodeStageVolume, atLeast: 2}, within: 1m}
+- wait: {for: {kind: pod, name: web, condition: Ready=False}, within: 1m}
+- wait: {for: {kind: pvc, name: data, event: ProvisioningFailed}, within: 1m}
+- write: {pod: web, blocks: 3}
+- verify: {pod: web}
+- cordon: node-1
+- uncordon: node-1
+- taint: {node: node-1, key: broken, effect: NoExecute}
+- untaint: {node: node-1, key: broken}
+- run: 90s
+- restart: scheduler
+- stop: kubelet/node-1
+- start: kubelet/node-1
+- crash: {process: attacher}
+- crash: {at: provisioner / create / pv data / attempt 2 / applied}
+- inject: {call: NodeStageVolume, code: INTERNAL, times: 2, claim: data}
+- heal: all
+- expect:
+  - {data: intact}
+- delete: {kind: pod, name: web, force: true}
+- delete: {kind: pvc, name: data}
+expect:
+- {kind: va, claim: data, gone: true}
+- {kind: pv, claim: data, exists: true}
+- {call: CreateVolume, times: 1}
+- {all: [{kind: pvc, name: data, phase: Bound}, {call: DeleteVolume, times: 0}]}
+- {calls: [CreateVolume, ControllerPublishVolume]}
+- {leftovers: none}
+- {data: intact}
+"#;
+
+fn everything() -> Scenario {
+    let both = AllOf {
+        all: vec![
+            Condition::Object(ObjectCondition {
+                phase: Some("Bound".to_owned()),
+                ..ObjectCondition::on(Target {
+                    kind: KindName(Kind::PersistentVolumeClaim),
+                    name: Some("data".to_owned()),
+                    claim: None,
+                    snapshot: None,
+                    node: None,
+                    namespace: None,
+                })
+            }),
+            Condition::Call(CallCondition {
+                times: Some(0),
+                ..CallCondition::on(Call::DeleteVolume)
+            }),
+        ],
+    };
+    Scenario::builder("everything")
+        .because("every word is known in both spellings")
+        .class("fast", |class| class)
+        .claim("data", "1Gi", |claim| claim.class("fast"))
+        .apply(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+            "spec": {
+                "containers": [{"name": "main", "image": "busybox", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+            },
+        }))
+        .patch("pvc/data", json!({"metadata": {"labels": {"a": "b"}}}))
+        .refused(422)
+        .until_called(Call::NodeStageVolume, 2, "1m")
+        .until("pod/web", "Ready=False", "1m")
+        .until("pvc/data", "event:ProvisioningFailed", "1m")
+        .write("web", 3)
+        .verify("web")
+        .cordon("node-1")
+        .uncordon("node-1")
+        .taint("node-1", "broken", TaintEffect::NoExecute)
+        .untaint("node-1", "broken")
+        .run("1m30s")
+        .restart("scheduler")
+        .stop("kubelet/node-1")
+        .start("kubelet/node-1")
+        .crash("attacher")
+        .crash_at("provisioner / create / pv data / attempt 2 / applied")
+        .inject(Inject {
+            code: Some(Code::Internal),
+            times: Times::Count(2),
+            claim: Some("data".to_owned()),
+            ..Inject::into_call(Call::NodeStageVolume)
+        })
+        .heal()
+        .expect_now(vec![Expectation::Data(DataIntact { data: Intact::Intact })])
+        .delete_now("pod/web")
+        .delete("pvc/data")
+        .expect_state("va/claim:data", "gone")
+        .expect_state("pv/claim:data", "exists")
+        .expect_count(Call::CreateVolume, 1)
+        .expect(Expectation::All(both))
+        .expect_calls(&[Call::CreateVolume, Call::ControllerPublishVolume])
+        .expect_no_leftovers()
+        .expect_data_intact()
+        .build()
+        .unwrap()
+}
+
+/// A variant that is added has to be named here, and then to be spelled both ways above.
+fn expectation_word(expectation: &Expectation) -> &'static str {
+    match expectation {
+        Expectation::Object(_) => "object",
+        Expectation::Call(_) => "call",
+        Expectation::All(_) => "all",
+        Expectation::Order(_) => "calls",
+        Expectation::Leftovers(_) => "leftovers",
+        Expectation::Data(_) => "data",
+    }
+}
+
+#[test]
+fn both_spellings_know_every_step_and_every_expectation() {
+    let mut spelled = read(EVERYTHING).unwrap_or_else(|e| panic!("{}", e.render(100, false)));
+    spelled.name = "everything".to_owned();
+    let built = everything();
+    for (nth, (spelled, built)) in spelled.steps.iter().zip(&built.steps).enumerate() {
+        assert_eq!(spelled, built, "step {}", nth + 1);
+    }
+    assert_eq!(spelled, built);
+    assert_eq!(spelled.digest(), built.digest());
+    let said: BTreeSet<&str> = built.steps.iter().map(Step::verb).collect();
+    let schema = schema();
+    let forms = schema["$defs"]["Step"]["oneOf"]
+        .as_array()
+        .expect("a step is one of several forms");
+    let known = forms.iter().filter_map(|form| form["required"][0].as_str());
+    assert_eq!(said, known.collect::<BTreeSet<_>>(), "each step has its word");
+    let said: BTreeSet<&str> = built.expect.iter().map(expectation_word).collect();
+    assert_eq!(said.len(), 6, "{said:?}");
+}
+
 #[test]
 fn a_scenario_survives_its_canonical_form() {
-    let scenario = built();
-    let json = serde_json::to_value(&scenario).unwrap();
-    let again: Scenario = serde_json::from_value(json).unwrap();
-    assert_eq!(again, scenario);
+    for scenario in [built(), everything()] {
+        let json = serde_json::to_value(&scenario).unwrap();
+        let again: Scenario = serde_json::from_value(json).unwrap();
+        assert_eq!(again, scenario);
+    }
 }
 
 #[test]
