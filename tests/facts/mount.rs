@@ -77,7 +77,7 @@ fn fact_10_a_pod_that_waits_for_a_read_write_once_pod_volume_is_bound_when_the_o
     });
 }
 
-fn scratch(volume: serde_json::Value) -> serde_json::Value {
+fn scratch(volume: &serde_json::Value) -> serde_json::Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "job"},
         "spec": {
@@ -91,7 +91,7 @@ fn scratch(volume: serde_json::Value) -> serde_json::Value {
 fn fact_12_an_inline_volume_is_published_and_unpublished_and_nothing_else() {
     let volume = json!({"name": "v", "csi": {"driver": "csi.wavetank.dev", "volumeAttributes": {"size": "64Mi"}}});
     let story = fact("12", "an inline volume")
-        .manifest(scratch(volume))
+        .manifest(scratch(&volume))
         .until("pod/job", "Ready", "30s")
         .delete("pod/job")
         .until("pod/job", "gone", "1m")
@@ -116,7 +116,7 @@ fn fact_12_a_generic_ephemeral_volume_fails_to_schedule_once_and_is_then_like_an
     let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "wffc", "resources": {"requests": {"storage": "1Gi"}}}});
     let story = fact("12", "a generic ephemeral volume")
         .manifest(scratch(
-            json!({"name": "v", "ephemeral": {"volumeClaimTemplate": template}}),
+            &json!({"name": "v", "ephemeral": {"volumeClaimTemplate": template}}),
         ))
         .step(wait_for_pod())
         .delete("pod/job")
