@@ -64,7 +64,8 @@ fn fact_10_a_pod_that_waits_for_a_read_write_once_pod_volume_is_bound_when_the_o
         .until("pod/two", "event:FailedScheduling", "10s")
         .run("20s")
         .delete("pod/one")
-        .until("pod/two", "Ready", "1m");
+        .until("pod/two", "Ready", "1m")
+        .until("pod/one", "gone", "10s");
     each(&story, |run| {
         let deleted = run.write("kubectl", "delete pods one").at;
         let bound = run.writes("scheduler", "create pods/binding")[1].at;
