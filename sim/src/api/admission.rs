@@ -13,8 +13,23 @@ use super::store::Store;
 use super::write::{ApiError, Write};
 use super::{fields, names};
 
-/// Seconds for which a pod tolerates a dead node unless it says otherwise.
-const TOLERATION_SECONDS: i64 = 300;
+/// Seconds for which a pod tolerates a node that is lost, unless it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// `--default-not-ready-toleration-seconds`.
+    pub not_ready: i64,
+    /// `--default-unreachable-toleration-seconds`.
+    pub unreachable: i64,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            not_ready: 300,
+            unreachable: 300,
+        }
+    }
+}
 
 /// NamespaceLifecycle: the namespace of a new object exists and is not being terminated.
 pub(super) fn namespace(store: &Store, target: &ObjectRef) -> Result<(), ApiError> {
@@ -34,7 +49,7 @@ pub(super) fn namespace(store: &Store, target: &ObjectRef) -> Result<(), ApiErro
 }
 
 /// What the mutating plugins add to a new object.
-pub(super) fn mutate(store: &Store, object: &mut Object) {
+pub(super) fn mutate(store: &Store, patience: Patience, object: &mut Object) {
     match object {
         Object::PersistentVolumeClaim(claim) => {
             let claim = Arc::make_mut(claim);
@@ -47,7 +62,7 @@ pub(super) fn mutate(store: &Store, object: &mut Object) {
         Object::VolumeAttributesClass(class) => {
             protect(&mut Arc::make_mut(class).metadata.finalizers, names::VAC_PROTECTION);
         }
-        Object::Pod(pod) => tolerate(Arc::make_mut(pod)),
+        Object::Pod(pod) => tolerate(Arc::make_mut(pod), patience),
         _ => {}
     }
 }
@@ -71,9 +86,13 @@ fn default_class(store: &Store, claim: &mut PersistentVolumeClaim) {
     }
 }
 
-fn tolerate(pod: &mut Pod) {
+fn tolerate(pod: &mut Pod, patience: Patience) {
     let tolerations = pod.spec.get_or_insert_default().tolerations.get_or_insert_default();
-    for taint in [names::TAINT_NOT_READY, names::TAINT_UNREACHABLE] {
+    let defaults = [
+        (names::TAINT_NOT_READY, patience.not_ready),
+        (names::TAINT_UNREACHABLE, patience.unreachable),
+    ];
+    for (taint, seconds) in defaults {
         let tolerated = tolerations.iter().any(|t| {
             t.key.as_deref().is_none_or(|k| k.is_empty() || k == taint)
                 && t.effect.as_deref().is_none_or(|e| e.is_empty() || e == "NoExecute")
@@ -83,7 +102,7 @@ fn tolerate(pod: &mut Pod) {
                 key: Some(taint.into()),
                 operator: Some("Exists".into()),
                 effect: Some("NoExecute".into()),
-                toleration_seconds: Some(TOLERATION_SECONDS),
+                toleration_seconds: Some(seconds),
                 value: None,
             });
         }

@@ -30,6 +30,7 @@ mod validate;
 pub mod watch;
 pub mod write;
 
+pub use admission::Patience;
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use events::Recorder;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::release::RELEASE;
 use crate::runtime::Time;
 
+use super::admission::Patience;
 use super::clock::Clock;
 use super::object::{Kind, ObjKey, Object, ObjectRef, Resource};
 use super::store::Store;
@@ -39,6 +40,8 @@ pub struct ApiServer {
     prefixes: BTreeMap<(Kind, ObjKey), u64>,
     /// When which event expires, unless it was written since.
     leases: VecDeque<(Time, ObjKey, u64)>,
+    /// What DefaultTolerationSeconds gives to pods.
+    pub patience: Patience,
 }
 
 /// One write in progress: by whom, and when.
@@ -57,6 +60,7 @@ impl ApiServer {
             kubelets: BTreeMap::new(),
             prefixes: BTreeMap::new(),
             leases: VecDeque::new(),
+            patience: Patience::default(),
         };
         for name in NAMESPACES {
             let mut namespace = k8s_openapi::api::core::v1::Namespace::default();
@@ -201,7 +205,7 @@ impl ApiServer {
         let target = new.to_ref();
         admission::namespace(&self.store, &target)?;
         defaults::fill(&mut new);
-        admission::mutate(&self.store, &mut new);
+        admission::mutate(&self.store, self.patience, &mut new);
         let now = self.clock.time(context.now);
         strategy::begin(&mut new, &now);
         validate::create(&new)?;

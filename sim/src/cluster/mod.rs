@@ -20,7 +20,7 @@ mod user;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{ApiServer, Change, Clock, Kind, Object, Write};
+use crate::api::{ApiServer, Change, Clock, Kind, Object, Patience, Write};
 use crate::control::{Outcome, Request, Signal};
 use crate::link::{Call, CallError, CsiReply, Services};
 use crate::runtime::{Board, Chance, Entry, Lane, Tasks, Ticket, Time, settle};
@@ -152,6 +152,11 @@ impl Cluster {
     /// The API server, to look at.
     pub fn api(&self) -> &ApiServer {
         &self.api
+    }
+
+    /// How long pods tolerate a lost node unless they say otherwise.
+    pub fn set_patience(&mut self, patience: Patience) {
+        self.api.patience = patience;
     }
 
     /// The trace so far.

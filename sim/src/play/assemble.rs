@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api::Patience;
 use crate::cluster::{Cluster, Latency, ProcessSpec};
 use crate::link::Factory;
 use crate::scenario::flags::ApiServerFlags;
@@ -38,6 +39,10 @@ pub fn assemble(cluster: &mut Cluster, shape: &scenario::Cluster, factories: &BT
     let namer = Namer { alone };
     let lease = Duration::from_secs(u64::from(shape.kubelet.node_lease_duration_seconds));
     cluster.renew_leases_every(lease / 4);
+    cluster.set_patience(Patience {
+        not_ready: i64::from(shape.api_server.default_not_ready_toleration_seconds),
+        unreachable: i64::from(shape.api_server.default_unreachable_toleration_seconds),
+    });
     control_plane(cluster, shape);
     for driver in &shape.drivers {
         sidecars_of(cluster, driver, &namer);

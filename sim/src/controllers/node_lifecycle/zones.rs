@@ -76,8 +76,10 @@ fn share(part: usize, whole: usize) -> f64 {
 impl Zones {
     /// Counts a node anew.
     pub fn change(&mut self, old: Option<&Node>, new: Option<&Node>, flags: &Flags) -> Changed {
-        let is = |node: Option<&Node>| node.map(|n| (zone_of(n), fields::is_node_ready(n), is_counted(n)));
-        if is(old) == is(new) {
+        let counts_alike = |old: &Node, new: &Node| {
+            fields::is_node_ready(old) == fields::is_node_ready(new) && old.metadata.labels == new.metadata.labels
+        };
+        if old.zip(new).is_some_and(|(old, new)| counts_alike(old, new)) {
             return Changed::default();
         }
         let touched: Vec<String> = [old, new].into_iter().flatten().map(zone_of).collect();
