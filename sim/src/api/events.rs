@@ -200,6 +200,10 @@ impl Recorder {
                 namespace: Some(regarding.key.namespace.to_string()).filter(|n| !n.is_empty()),
                 name: Some(regarding.key.name.to_string()),
                 uid: Some(about.uid.clone()),
+                field_path: about
+                    .container
+                    .as_ref()
+                    .map(|name| format!("spec.containers{{{name}}}")),
                 ..Default::default()
             },
             type_: Some(if about.warning { "Warning" } else { "Normal" }.into()),
@@ -233,6 +237,7 @@ impl Digests {
                 &regarding.key.namespace,
                 &regarding.key.name,
                 &record.uid,
+                record.container.as_deref().unwrap_or_default(),
             ],
         );
         let alike = fold(subject, &[severity, record.reason]);
@@ -288,6 +293,7 @@ mod tests {
             warning: false,
             reason: "ExternalProvisioning",
             message: message.into(),
+            container: None,
         }
     }
 
@@ -310,6 +316,25 @@ mod tests {
             panic!("{:?}", patch.edits)
         };
         (*count, message.clone())
+    }
+
+    #[test]
+    fn a_container_of_a_pod_has_a_budget_of_its_own() {
+        let mut recorder = recorder();
+        let about_pod = |message: &str| remark("p", message);
+        for _ in 0..BURST {
+            assert!(recorder.record(&about_pod("not mounted"), Time::ZERO).is_some());
+        }
+        assert!(recorder.record(&about_pod("not mounted"), Time::ZERO).is_none());
+        let started = EventRecord {
+            container: Some("main".into()),
+            ..about_pod("started")
+        };
+        let event = event(recorder.record(&started, Time::ZERO));
+        assert_eq!(
+            event.involved_object.field_path.as_deref(),
+            Some("spec.containers{main}")
+        );
     }
 
     #[test]

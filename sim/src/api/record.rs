@@ -15,6 +15,8 @@ pub struct EventRecord {
     pub reason: &'static str,
     /// The sentence.
     pub message: String,
+    /// The container of a pod that it is about. Such remarks have a budget of their own, as recorded.
+    pub container: Option<String>,
 }
 
 impl EventRecord {
@@ -26,6 +28,7 @@ impl EventRecord {
             warning: false,
             reason,
             message: message.into(),
+            container: None,
         }
     }
 

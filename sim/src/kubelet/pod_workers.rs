@@ -364,7 +364,10 @@ fn worker<'t>(turn: &'t mut Turn<'_>, key: &PodRef) -> &'t mut Worker {
 fn tell(turn: &mut Turn<'_>, key: &PodRef, reason: &'static str, text: impl Fn(&Container) -> String) {
     let pod = Arc::clone(&worker(turn, key).pod);
     for container in containers(&pod) {
-        let event = EventRecord::normal(&Object::Pod(Arc::clone(&pod)), reason, text(container));
+        let event = EventRecord {
+            container: Some(container.name.clone()),
+            ..EventRecord::normal(&Object::Pod(Arc::clone(&pod)), reason, text(container))
+        };
         turn.record(Key::PodWorker(key.clone()), event);
     }
 }

@@ -108,6 +108,7 @@ impl PodRef {
             warning,
             reason,
             message,
+            container: None,
         }
     }
 }

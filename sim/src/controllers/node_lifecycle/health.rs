@@ -221,6 +221,7 @@ fn about(name: &str, uid: String, reason: &'static str, message: String) -> Even
         warning: false,
         reason,
         message,
+        container: None,
     }
 }
 

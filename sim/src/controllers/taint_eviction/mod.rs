@@ -234,6 +234,7 @@ fn told(pod: &ObjKey, message: String) -> EventRecord {
         warning: false,
         reason: "TaintManagerEviction",
         message,
+        container: None,
     }
 }
 
