@@ -102,7 +102,7 @@ impl Cluster {
         self.heartbeats_end(id);
     }
 
-    /// A process exits by itself; the container runtime starts it again: at once the first time, then 10 s doubling up to 300 s.
+    /// A process exits by itself; the container runtime, if there is one, starts it again: at once the first time, then 10 s doubling up to 300 s.
     pub(super) fn exit(&mut self, id: ProcessId, message: String) {
         let (exits, terminating) = {
             let process = &self.processes[id.0 as usize];
@@ -124,8 +124,10 @@ impl Cluster {
             n => crate::api::exponential(kubelet.container_backoff, kubelet.container_backoff_cap, n - 1),
         };
         let lane = process.lane;
-        let ticket = self.board.after(lane, delay, Due::Restart(id));
-        self.processes[id.0 as usize].restart = Some(ticket);
+        if self.restarts_containers {
+            let ticket = self.board.after(lane, delay, Due::Restart(id));
+            self.processes[id.0 as usize].restart = Some(ticket);
+        }
     }
 
     /// Its container does not start again by itself.

@@ -353,7 +353,8 @@ impl Cluster {
                 what,
             });
         }
-        if self.drivers.scripts.contains_key(&call.driver) {
+        // A script answers for the driver's processes while they live.
+        if self.drivers.scripts.contains_key(&call.driver) && !self.callee_is_dead(who, call) {
             self.run_script(id, who, call, node.as_deref(), tamper);
             return;
         }

@@ -104,6 +104,7 @@ pub struct Cluster {
     sites: Option<SiteBook>,
     data: data::Data,
     user: Lane,
+    restarts_containers: bool,
 }
 
 impl Cluster {
@@ -131,7 +132,13 @@ impl Cluster {
             sites: None,
             data: data::Data::default(),
             user,
+            restarts_containers: true,
         }
+    }
+
+    /// Whether a container runtime starts a process that exited by itself again. If not, it stays down until somebody starts it.
+    pub fn restart_containers(&mut self, restart: bool) {
+        self.restarts_containers = restart;
     }
 
     /// The present moment.

@@ -352,6 +352,15 @@ fn who_exits_starts_again_and_takes_its_time_unless_somebody_stopped_it_meanwhil
         cluster.stop_named("greeter", false).unwrap();
     });
     assert_eq!(stopped, expected[..2], "it stays down");
+    let bare = life(|cluster, process| {
+        cluster.restart_containers(false);
+        cluster.exit(process, "lost".into());
+    });
+    assert_eq!(
+        bare,
+        expected[..2],
+        "nobody starts it where there is no container runtime"
+    );
 }
 
 #[test]
