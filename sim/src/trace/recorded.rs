@@ -12,6 +12,7 @@ use super::json::{
 };
 use super::secrets::Secrets;
 use super::{Record, Trace, What, proto_json};
+use crate::api::{Kind, Object};
 use crate::link::{Call, CsiReply};
 use crate::runtime::Time;
 
@@ -59,7 +60,7 @@ pub fn api_writes(trace: &Trace) -> Vec<Json> {
             continue;
         };
         let target = named(write, result);
-        if target.kind == crate::api::Kind::Event {
+        if target.kind == Kind::Event {
             continue;
         }
         let refusal = result.as_ref().err();
@@ -103,19 +104,31 @@ pub fn objects(trace: &Trace) -> Vec<Json> {
         if !is_recorded(target.kind) {
             continue;
         }
-        let mut json = json!({
-            "t_ms": since(record, trace.origin()),
-            "kind": target.kind.name(),
-            "namespace": namespace(&target),
-            "name": &*target.key.name,
-            "event": event,
-            "object": object(&written.object),
-            "by": &*record.process,
-        });
-        secrets.scrub_json(&mut json);
-        objects.push(json);
+        // A pod's deletion without grace is two transactions.
+        let shortened = before
+            .as_ref()
+            .is_some_and(|b| has_grace(b) && event == "DELETED" && target.kind == Kind::Pod);
+        let events = if shortened { &["MODIFIED", event][..] } else { &[event] };
+        for event in events {
+            let mut json = json!({
+                "t_ms": since(record, trace.origin()),
+                "kind": target.kind.name(),
+                "namespace": namespace(&target),
+                "name": &*target.key.name,
+                "event": event,
+                "object": object(&written.object),
+                "by": &*record.process,
+            });
+            secrets.scrub_json(&mut json);
+            objects.push(json);
+        }
     }
     objects
+}
+
+/// Whether an object is not to go at once.
+fn has_grace(object: &Object) -> bool {
+    object.meta().deletion_grace_period_seconds != Some(0)
 }
 
 fn since(record: &Record, origin: Time) -> Json {
