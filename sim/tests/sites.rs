@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use wavetank_sim::play::{Options, Report, Verdict, play};
-use wavetank_sim::scenario::{self, Scenario};
+use wavetank_sim::scenario::{self, Crash, Scenario, Site, Step};
 use wavetank_sim::trace::{self, What};
 
 /// A claim and a pod live and go; `{steps}` happen first.
@@ -247,4 +247,50 @@ fn a_volume_keeps_the_name_of_its_claim_when_both_are_gone() {
         .filter(|s| s.contains("pv pvc-") || s.contains("va csi-"))
         .collect();
     assert!(own.is_empty(), "{own:?}");
+}
+
+#[test]
+fn the_list_of_a_run_with_crashes_counts_the_attempts_that_they_cut() {
+    let steps = crash_at("provisioner / CreateVolume / pvc data / attempt 1 / before-send");
+    let sites = sites(&life(&steps));
+    let of = |attempt: u32| format!("provisioner / CreateVolume / pvc data / attempt {attempt} / received");
+    assert!(!sites.contains(&of(1)) && sites.contains(&of(2)), "{sites:#?}");
+    let steps = format!("{steps}\n{}", crash_at(&of(2)));
+    let report = play(&life(&steps), &Options::default());
+    assert!(report.verdict.held(), "{}", failure(&report));
+}
+
+/// Scenarios that are more than one claim of one driver in the default namespace: each listed site can be written down, and some are tried.
+#[test]
+fn sites_of_other_lives_can_be_read_back_and_strike() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    for name in [
+        "data/adopt-a-retained-volume",
+        "limits/two-drivers",
+        "ephemeral/inline",
+        "binding/static-volume",
+        "expand/offline",
+    ] {
+        let file = root.join(format!("{name}.yaml"));
+        let written = scenario::load_file(&file).unwrap_or_else(|e| panic!("{}", e.render(100, false)));
+        let sites = trace::sites(&play(&written, &Options::default()).trace);
+        for site in &sites {
+            assert_eq!(Site::parse(&site.to_string()).as_ref(), Ok(site), "{name}");
+        }
+        for site in sites.iter().rev().step_by(sites.len() / 3 + 1) {
+            let mut again = written.clone();
+            let crash = Crash {
+                process: None,
+                at: Some(site.clone()),
+                down: None,
+            };
+            again.steps.insert(0, Step::Crash(crash));
+            let report = play(&again, &Options::default());
+            assert!(
+                faults(&report).iter().any(|f| f.contains(&site.to_string())),
+                "{name}: {site}: {}",
+                failure(&report)
+            );
+        }
+    }
 }

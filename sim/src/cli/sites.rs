@@ -5,10 +5,9 @@ use std::io::Write as _;
 use super::args::SitesArgs;
 use super::{Drivers, Stop, Streams, USAGE, load};
 use crate::play::{self, Options};
-use crate::scenario::{Scenario, Step};
 use crate::trace;
 
-/// Plays a scenario calmly, without its faults, and lists the sites that it met.
+/// Plays a scenario as it is written and lists the sites that it met.
 pub(super) fn sites(args: &SitesArgs, drivers: &Drivers, streams: &mut Streams) -> Result<u8, Stop> {
     let mut scenarios = load(&args.path, streams)?;
     let (Some(scenario), true) = (scenarios.pop(), scenarios.is_empty()) else {
@@ -16,31 +15,22 @@ pub(super) fn sites(args: &SitesArgs, drivers: &Drivers, streams: &mut Streams) 
         writeln!(streams.err, "wavetank: {path} holds several scenarios: name one file")?;
         return Err(Stop::Status(USAGE));
     };
-    let calm = calm(scenario);
     let options = Options {
         seed: args.seed,
         drivers: drivers.clone(),
         progress: None,
     };
-    let report = play::play(&calm, &options);
+    let report = play::play(&scenario, &options);
     for site in trace::sites(&report.trace) {
         writeln!(streams.out, "{site}")?;
     }
     if let play::Verdict::Failed(failures) = &report.verdict {
-        // Without its faults a scenario need not hold; but then it may have ended before its end.
+        // It may have ended before its end.
         let first = failures.first().map(ToString::to_string).unwrap_or_default();
         writeln!(
             streams.err,
-            "wavetank: the calm run did not hold, later sites may be missing: {first}"
+            "wavetank: the run did not hold, later sites may be missing: {first}"
         )?;
     }
     Ok(0)
-}
-
-/// The scenario without what is injected into it.
-fn calm(mut scenario: Scenario) -> Scenario {
-    scenario.steps.retain(|step| {
-        !matches!(step, Step::Inject(_) | Step::Heal(_)) && !matches!(step, Step::Crash(c) if c.at.is_some())
-    });
-    scenario
 }

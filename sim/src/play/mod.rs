@@ -15,6 +15,7 @@ mod tests;
 mod verdict;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,26 +119,13 @@ fn latency(scenario: &Scenario) -> Latency {
 impl Player<'_> {
     async fn run(&mut self, options: &Options) {
         let scenario = self.scenario;
-        let total = scenario.steps.len();
-        for manifest in &scenario.manifests {
-            self.books.catch_up(self.cluster.trace());
-            if let Err(error) = self.cluster.create_or_merge(manifest) {
-                let message = format!("{} was refused with {}: {}", manifest.target, error.code, error.message);
-                self.failures.push(Failure::new(manifest.place.as_ref(), message));
-                return;
-            }
-            self.cluster.run_for(KUBECTL).await;
+        // What is pinned first of all may strike while the objects of the beginning are created.
+        let pinned = scenario.steps.iter().take_while(|step| step.is_pinned()).count();
+        if !(self.steps(0..pinned, options).await && self.manifests().await) {
+            return;
         }
-        for (nth, step) in scenario.steps.iter().enumerate() {
-            let outcome = self.step(step).await;
-            if let Some(progress) = &options.progress {
-                progress(nth + 1, total);
-            }
-            if let Err(message) = outcome {
-                let text = format!("step {} ({}): {message}", nth + 1, step.verb());
-                self.failures.push(Failure::new(scenario.places.step(nth), text));
-                return;
-            }
+        if !self.steps(pinned..scenario.steps.len(), options).await {
+            return;
         }
         for (nth, expectation) in scenario.expect.iter().enumerate() {
             if let Err(message) = self.expect(expectation).await {
@@ -145,6 +133,38 @@ impl Player<'_> {
             }
         }
         self.unhit();
+    }
+
+    /// Creates the objects of the beginning. `false` when one is refused.
+    async fn manifests(&mut self) -> bool {
+        for manifest in &self.scenario.manifests {
+            self.books.catch_up(self.cluster.trace());
+            if let Err(error) = self.cluster.create_or_merge(manifest) {
+                let message = format!("{} was refused with {}: {}", manifest.target, error.code, error.message);
+                self.failures.push(Failure::new(manifest.place.as_ref(), message));
+                return false;
+            }
+            self.cluster.run_for(KUBECTL).await;
+        }
+        true
+    }
+
+    /// Performs some of the steps. `false` when one fails.
+    async fn steps(&mut self, which: Range<usize>, options: &Options) -> bool {
+        let scenario = self.scenario;
+        for nth in which {
+            let step = &scenario.steps[nth];
+            let outcome = self.step(step).await;
+            if let Some(progress) = &options.progress {
+                progress(nth + 1, scenario.steps.len());
+            }
+            if let Err(message) = outcome {
+                let text = format!("step {} ({}): {message}", nth + 1, step.verb());
+                self.failures.push(Failure::new(scenario.places.step(nth), text));
+                return false;
+            }
+        }
+        true
     }
 
     /// A fault that never struck proves nothing.

@@ -24,7 +24,7 @@ impl Player<'_> {
         self.books.catch_up(self.cluster.trace());
         // What pods write and read is noted when it is known what came of it.
         if !matches!(step, Step::Write(_) | Step::Verify(_)) {
-            self.cluster.note_step(step.headline());
+            self.cluster.note_step(self.local(step).headline());
         }
         match step {
             Step::Apply(apply) => self.apply(apply).await,
@@ -187,12 +187,7 @@ impl Player<'_> {
         let (name, node) = (self.name(victim), victim.role == Role::Node);
         let down = crash.down.map(|d| d.get());
         if let Some(site) = &crash.at {
-            let at = self.name(&site.process);
-            // From here on it is spelled as `wavetank sites` spells it.
-            let site = Site {
-                process: Process::parse(&at)?,
-                ..site.clone()
-            };
+            let (at, site) = (self.name(&site.process), self.local_site(site));
             return self.cluster.pin_crash(&site, &at, &name, node, down);
         }
         self.cluster.crash_named(&name, node)?;
@@ -204,15 +199,40 @@ impl Player<'_> {
         Ok(())
     }
 
-    /// The process's name in the cluster: the driver is left out where there is only one.
+    /// The process's name in the cluster.
     fn name(&self, process: &Process) -> String {
+        self.local_process(process).to_string()
+    }
+
+    /// A process as the cluster and `wavetank sites` spell it: the driver is left out where there is only one.
+    fn local_process(&self, process: &Process) -> Process {
         let alone = self.scenario.cluster.only_driver().is_some();
-        let driver = if alone { None } else { process.driver.clone() };
         Process {
-            driver,
+            driver: process.driver.clone().filter(|_| !alone),
             ..process.clone()
         }
-        .to_string()
+    }
+
+    fn local_site(&self, site: &Site) -> Site {
+        Site {
+            process: self.local_process(&site.process),
+            ..site.clone()
+        }
+    }
+
+    /// A step whose processes are spelled so.
+    fn local(&self, step: &Step) -> Step {
+        match step {
+            Step::Restart(process) => Step::Restart(self.local_process(process)),
+            Step::Stop(process) => Step::Stop(self.local_process(process)),
+            Step::Start(process) => Step::Start(self.local_process(process)),
+            Step::Crash(crash) => Step::Crash(Crash {
+                process: crash.process.as_ref().map(|process| self.local_process(process)),
+                at: crash.at.as_ref().map(|site| self.local_site(site)),
+                down: crash.down,
+            }),
+            other => other.clone(),
+        }
     }
 
     fn inject(&mut self, inject: &Inject) -> Outcome {

@@ -137,6 +137,7 @@ fn call_condition(call: &CallCondition) -> String {
 fn crash(crash: &Crash) -> String {
     let victim = crash.victim().map(ToString::to_string).unwrap_or_default();
     let mut text = match &crash.at {
+        Some(site) if crash.victim() == Some(&site.process) => format!("crash at {site}"),
         Some(site) => format!("crash {victim} at {site}"),
         None => format!("crash {victim}"),
     };

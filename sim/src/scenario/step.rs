@@ -412,7 +412,8 @@ pub struct Crash {
     /// What crashes. With `at` it may be left out: then it is the process of the site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
-    /// When: at this site, from now on. If left out, now. A scenario whose site is never reached fails.
+    /// When: at this site, from now on; crashes before every other step are pinned before the first manifest is created. If left out, now. A scenario
+    /// whose site is never reached fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Site>,
     /// How long it stays away before it starts again. If left out a process starts again at once and a node stays away until `start`.

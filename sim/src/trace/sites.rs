@@ -17,7 +17,7 @@ use crate::api::{Kind, ObjKey, Object, ObjectRef, Write, fields};
 use crate::cluster::USER;
 use crate::link::CsiRequest;
 use crate::scenario::effects::{OF_CALL, OF_WRITE};
-use crate::scenario::{DEFAULT_NAMESPACE, Phase, Process, Site, made_up};
+use crate::scenario::{DEFAULT_NAMESPACE, Phase, PlainPhase, Process, Site, made_up};
 
 /// Whose effect, which effect, on what.
 type Place = (String, String, String);
@@ -75,6 +75,11 @@ impl SiteBook {
         self.counts.get(&place).copied().unwrap_or(0)
     }
 
+    fn count(&mut self, process: &str, site: &Site) {
+        let place = (process.to_owned(), site.effect.clone(), site.object.clone());
+        *self.counts.entry(place).or_default() += 1;
+    }
+
     fn meet(&mut self, processes: &[&str], effect: &str, objects: &[String]) -> Met {
         let mut met = Met::default();
         for process in processes {
@@ -109,6 +114,10 @@ pub fn sites(trace: &Trace) -> Vec<Site> {
             What::Write { write, .. } if &*record.process != USER && write.target().kind != Kind::Event => {
                 (book.write(&record.process, write), &OF_WRITE[..])
             }
+            What::Fault(text) => {
+                cut_off(text).inspect(|site| book.count(&record.process, site));
+                continue;
+            }
             _ => continue,
         };
         let Some(((process, effect, object), attempt)) = met.places.into_iter().next() else {
@@ -126,6 +135,14 @@ pub fn sites(trace: &Trace) -> Vec<Site> {
         }));
     }
     sites
+}
+
+/// The site of a crash that struck before its effect began: of such an effect there is no record, but it counts.
+fn cut_off(text: &str) -> Option<Site> {
+    let (_, site) = text.strip_prefix("crash ")?.split_once(" at ")?;
+    let site = Site::parse(site).ok()?;
+    let begun = [Phase::Plain(PlainPhase::BeforeSend), Phase::Plain(PlainPhase::Before)];
+    begun.contains(&site.phase).then_some(site)
 }
 
 fn reply_to(record: &Record) -> Option<u64> {
