@@ -6,6 +6,7 @@
 mod attach;
 mod errors;
 mod expand;
+mod finer;
 mod mount;
 mod nodes;
 mod provision;
