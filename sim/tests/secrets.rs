@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use wavetank_sim::link::CsiRequest;
 use wavetank_sim::play::{Options, Report, Verdict, play};
 use wavetank_sim::scenario;
 use wavetank_sim::trace::{Follow, TextOptions, What, json, sites, text};
@@ -119,7 +120,7 @@ fn follows(follow: &[&str]) -> Vec<Follow> {
 fn the_passwords_did_travel() {
     let report = played("");
     assert!(report.verdict.held(), "{:?}", report.verdict);
-    let mut seen = PASSWORDS.to_vec();
+    let (mut seen, mut told) = (PASSWORDS.to_vec(), PASSWORDS.to_vec());
     for record in report.trace.records() {
         if let What::Reply {
             result: Err(status), ..
@@ -129,10 +130,40 @@ fn the_passwords_did_travel() {
         }
         if let What::Call { call, .. } = &record.what {
             // The request holds it, but does not tell.
+            told.retain(|password| !passwords(&call.request).any(|held| held == password));
             assert_clean("a request's Debug", &format!("{:?}", call.request));
         }
     }
     assert!(seen.is_empty(), "no driver's message told {seen:?}");
+    assert!(told.is_empty(), "no driver was told {told:?}");
+}
+
+/// The passwords in a request.
+fn passwords(request: &CsiRequest) -> impl Iterator<Item = &String> {
+    let secrets = match request {
+        CsiRequest::CreateVolume(request) => Some(&request.secrets),
+        CsiRequest::ControllerPublishVolume(request) => Some(&request.secrets),
+        CsiRequest::NodeStageVolume(request) => Some(&request.secrets),
+        CsiRequest::NodePublishVolume(request) => Some(&request.secrets),
+        CsiRequest::ControllerExpandVolume(request) => Some(&request.secrets),
+        CsiRequest::NodeExpandVolume(request) => Some(&request.secrets),
+        _ => None,
+    };
+    secrets.into_iter().flat_map(|secrets| secrets.values())
+}
+
+/// `stringData` is for writing only, in a manifest and in a patch.
+#[test]
+fn a_secret_is_stored_as_data() {
+    let text = "because: x
+manifests: [{apiVersion: v1, kind: Secret, metadata: {name: s}, data: {a: YQ==, b: Yg==}, stringData: {b: c}}]
+steps:
+- patch: {kind: secret, name: s, patch: {stringData: {d: e}}}
+expect: [{kind: secret, name: s, fields: {data.a: YQ==, data.b: Yw==, data.d: ZQ==, stringData: null, type: Opaque}}]
+";
+    let scenario = scenario::parse("s.yaml", text.to_owned(), Path::new(".")).unwrap();
+    let report = play(&scenario, &Options::default());
+    assert!(report.verdict.held(), "{:?}", report.verdict);
 }
 
 #[test]

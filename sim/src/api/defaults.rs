@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PodSpec, TypedLocalObjectReference,
-    TypedObjectReference, Volume,
+    EmptyDirVolumeSource, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PodSpec, Secret,
+    TypedLocalObjectReference, TypedObjectReference, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -35,6 +36,7 @@ pub(super) fn fill(object: &mut Object) {
                 .for_each(|(_, q)| quantity::canonicalise(q));
         }
         Object::Pod(pod) => pod_spec(Arc::make_mut(pod).spec.get_or_insert_default()),
+        Object::Secret(secret) => stored(Arc::make_mut(secret)),
         Object::StorageClass(class) => {
             let class = Arc::make_mut(class);
             default(&mut class.reclaim_policy, "Delete");
@@ -58,7 +60,7 @@ pub(super) fn fill(object: &mut Object) {
             capacity.capacity.iter_mut().for_each(quantity::canonicalise);
             capacity.maximum_volume_size.iter_mut().for_each(quantity::canonicalise);
         }
-        Object::Namespace(_) | Object::Node(_) | Object::Event(_) | Object::Secret(_) | Object::ConfigMap(_) => {}
+        Object::Namespace(_) | Object::Node(_) | Object::Event(_) | Object::ConfigMap(_) => {}
         Object::ServiceAccount(_) | Object::VolumeAttachment(_) | Object::CSINode(_) => {}
         Object::VolumeAttributesClass(_) | Object::VolumeSnapshot(_) => {}
         Object::VolumeSnapshotContent(_) | Object::VolumeSnapshotClass(_) => {}
@@ -73,6 +75,18 @@ pub(super) fn tidy(meta: &mut ObjectMeta) {
     meta.owner_references.take_if(|l| l.is_empty());
     meta.managed_fields = None;
     meta.self_link = None;
+}
+
+/// `stringData` is for writing only: it is stored as data, and wins over data of the same key.
+fn stored(secret: &mut Secret) {
+    default(&mut secret.type_, "Opaque");
+    let written = secret.string_data.take().unwrap_or_default();
+    if !written.is_empty() {
+        let bytes = written
+            .into_iter()
+            .map(|(key, text)| (key, ByteString(text.into_bytes())));
+        secret.data.get_or_insert_default().extend(bytes);
+    }
 }
 
 /// The same for the status of a claim.
