@@ -6,6 +6,7 @@
 //! `cargo test -p wavetank-tests --test golden -- 03` plays one trace, `-- table` compares the table of the docs.
 
 mod allow;
+mod blind;
 mod calls;
 mod condition;
 mod driver;
@@ -32,7 +33,7 @@ const SEEDS: Range<u64> = 0..16;
 
 fn main() {
     let (fixtures, allowed) = (fixture::load(), allow::load());
-    let mut trials = vec![strangers(&fixtures, &allowed), table(&fixtures, &allowed)];
+    let mut trials = vec![strangers(&fixtures, &allowed), table(&fixtures, &allowed), sight(&fixtures)];
     for fixture in fixtures {
         let allowed = allow::of(&allowed, &fixture.trace)
             .into_iter()
@@ -57,6 +58,11 @@ fn strangers(fixtures: &[Fixture], allowed: &[Allowance]) -> Trial {
 fn table(fixtures: &[Fixture], allowed: &[Allowance]) -> Trial {
     let (fixtures, allowed) = (fixtures.to_vec(), allowed.to_vec());
     Trial::test("table", move || table::check(&fixtures, &allowed).map_err(Failed::from))
+}
+
+fn sight(fixtures: &[Fixture]) -> Trial {
+    let fixtures = fixtures.to_vec();
+    Trial::test("sight", move || blind::check(&fixtures, SEEDS).map_err(Failed::from))
 }
 
 /// What differs with one seed.
