@@ -33,7 +33,11 @@ const SEEDS: Range<u64> = 0..16;
 
 fn main() {
     let (fixtures, allowed) = (fixture::load(), allow::load());
-    let mut trials = vec![strangers(&fixtures, &allowed), table(&fixtures, &allowed), sight(&fixtures)];
+    let mut trials = vec![
+        strangers(&fixtures, &allowed),
+        table(&fixtures, &allowed),
+        sight(&fixtures),
+    ];
     for fixture in fixtures {
         let allowed = allow::of(&allowed, &fixture.trace)
             .into_iter()
