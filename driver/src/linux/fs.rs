@@ -2,12 +2,12 @@
 
 use std::fs::File;
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::{errors, loops, mountinfo, paths, probe, tools};
-use crate::host::{FsUsage, Fsck, HostError, HostErrorKind, HostResult, Mount, MountEntry, NewFs, Probe};
+use crate::host::{FsUsage, Fsck, HostError, HostErrorKind, HostResult, Mount, MountEntry, MountSource, NewFs, Probe};
 use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath};
 
 fn refused<T>(kind: HostErrorKind, text: impl Into<String>) -> HostResult<T> {
@@ -54,12 +54,30 @@ pub(super) fn check(device: &DevicePath, kind: FsKind) -> HostResult<Fsck> {
         Probe::FileSystem { kind: found, .. } if found == kind => {}
         other => return refused(HostErrorKind::Invalid, format!("{device} holds {other:?}, not {kind}")),
     }
+    if loops::is_read_only(device) {
+        return check_only(device, kind);
+    }
     drop(loops::open_alone(device)?);
     if kind != FsKind::Ext4 {
         return Ok(Fsck::Clean);
     }
     let status = tools::run("e2fsck", &["-p", device.as_str()])?.among("e2fsck", &[0, 1])?;
     Ok(if status == 0 { Fsck::Clean } else { Fsck::Repaired })
+}
+
+/// On a device that takes no writes nothing can be mended.
+fn check_only(device: &DevicePath, kind: FsKind) -> HostResult<Fsck> {
+    refuse_shown(device)?;
+    if kind == FsKind::Ext4 {
+        let status = tools::run("e2fsck", &["-n", device.as_str()])?.among("e2fsck", &[0, 4])?;
+        if status != 0 {
+            return refused(
+                HostErrorKind::ReadOnly,
+                format!("{device} takes no writes, and needs mending"),
+            );
+        }
+    }
+    Ok(Fsck::Clean)
 }
 
 /// Grows an ext4 file system that is not mounted. The others grow only while they are.
@@ -73,14 +91,47 @@ pub(super) fn grow_idle(device: &DevicePath, kind: FsKind) -> HostResult<bool> {
     Ok(true)
 }
 
-pub(super) fn table() -> HostResult<Vec<MountEntry>> {
+/// The mount table, with the number of each mount.
+fn numbered() -> HostResult<Vec<(u64, MountEntry)>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo");
     let text = text.map_err(|error| errors::host("reading the mount table", error))?;
-    Ok(mountinfo::parse(&text))
+    let mut table = mountinfo::parse(&text);
+    for (_, entry) in &mut table {
+        // A device node can be written to on a read-only mount, and not on a read-write one: the device decides.
+        if let MountSource::Device(device) = &entry.source {
+            entry.access = Access::from_readonly(loops::is_read_only(device));
+        }
+    }
+    Ok(table)
 }
 
+pub(super) fn table() -> HostResult<Vec<MountEntry>> {
+    Ok(numbered()?.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// What is mounted at exactly this path and not hidden by a mount above it.
 pub(super) fn visible_at(target: &HostPath) -> HostResult<Option<MountEntry>> {
-    Ok(table()?.into_iter().rev().find(|entry| entry.target == *target))
+    let Ok(fd) = paths::open(target, OFlags::PATH) else {
+        return Ok(None);
+    };
+    let asked = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let found = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, asked);
+    let found = found.map_err(|error| errors::host("looking at the mount point", error))?;
+    if !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(None);
+    }
+    let mut table = numbered()?.into_iter();
+    let entry = table.find(|(number, _)| *number == found.stx_mnt_id);
+    Ok(entry.map(|(_, entry)| entry))
+}
+
+/// Is a device mounted, or bound over a file?
+pub(super) fn refuse_shown(device: &DevicePath) -> HostResult<()> {
+    let shown = table()?.into_iter().find(|entry| entry.source.device() == Some(device));
+    match shown {
+        Some(entry) => refused(HostErrorKind::Busy, format!("{device} is mounted at {}", entry.target)),
+        None => Ok(()),
+    }
 }
 
 fn refuse_second(target: &HostPath) -> HostResult<()> {
@@ -150,9 +201,9 @@ pub(super) fn mount(mount: &Mount) -> HostResult<()> {
 }
 
 pub(super) fn bind(source: &HostPath, target: &HostPath, access: Access) -> HostResult<()> {
-    refuse_second(target)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let source = paths::open(source, flags).map_err(|error| errors::host("opening the source", error))?;
+    refuse_second(target)?;
     let over = paths::open(target, flags).map_err(|error| errors::host("opening the target", error))?;
     rustix::mount::mount_bind(paths::through(&source), paths::through(&over))
         .map_err(|error| errors::host("binding the directory", error))?;
@@ -174,9 +225,7 @@ fn restrict(target: &HostPath, access: Access) -> HostResult<()> {
 
 pub(super) fn bind_device(device: &DevicePath, target: &HostPath, access: Access) -> HostResult<()> {
     refuse_second(target)?;
-    let name = device.as_str().trim_start_matches("/dev/");
-    let is_read_only = std::fs::read_to_string(format!("/sys/block/{name}/ro")).is_ok_and(|text| text.trim() == "1");
-    if access.is_read_only() && !is_read_only {
+    if access.is_read_only() && !loops::is_read_only(device) {
         let text = format!("{device} takes writes, and Linux shows no device node read-only");
         return refused(HostErrorKind::Unsupported, text);
     }

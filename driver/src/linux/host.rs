@@ -50,10 +50,14 @@ impl LinuxHost {
 impl Inner {
     fn attach(&self, volume: &VolumeId, access: Access) -> HostResult<DevicePath> {
         let _one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(image) = self.store.exported(volume, &self.store.shape.node, access) else {
-            let text = format!("volume {volume} is not exported to this node, or not so");
+        let Some((image, export)) = self.store.exported(volume) else {
+            let text = format!("volume {volume} is not exported to this node");
             return Err(HostError::new(HostErrorKind::NotFound, text));
         };
+        if export.is_read_only() && !access.is_read_only() {
+            let text = format!("volume {volume} is exported read-only");
+            return Err(HostError::new(HostErrorKind::ReadOnly, text));
+        }
         match find(&image)? {
             Some(found) if found.access == access => Ok(found.device),
             Some(found) => Err(HostError::new(
@@ -68,13 +72,7 @@ impl Inner {
         let _one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let image = self.store.volume_image(volume);
         let Some(found) = find(&image)? else { return Ok(()) };
-        let shown = file_systems::table()?
-            .into_iter()
-            .find(|entry| entry.source.device() == Some(&found.device));
-        if let Some(entry) = shown {
-            let text = format!("volume {volume} is mounted at {}", entry.target);
-            return Err(HostError::new(HostErrorKind::Busy, text));
-        }
+        file_systems::refuse_shown(&found.device)?;
         loops::detach(&image)
     }
 
@@ -113,6 +111,7 @@ impl Inner {
     }
 
     fn mkfs(&self, device: &DevicePath, new: &NewFs) -> HostResult<()> {
+        file_systems::refuse_shown(device)?;
         match self.probe(device)? {
             Probe::Blank => {}
             other => {
@@ -265,6 +264,11 @@ impl Host for LinuxHost {
 
     async fn mounts(&self) -> HostResult<Vec<MountEntry>> {
         self.run(|_| file_systems::table()).await
+    }
+
+    async fn mount_at(&self, target: &HostPath) -> HostResult<Option<MountEntry>> {
+        let target = target.clone();
+        self.run(move |_| file_systems::visible_at(&target)).await
     }
 
     async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes> {

@@ -113,6 +113,12 @@ fn pause_for(pause: Duration) {
     std::thread::sleep(pause);
 }
 
+/// Does the device take no writes?
+pub(super) fn is_read_only(device: &DevicePath) -> bool {
+    let name = device.as_str().trim_start_matches("/dev/");
+    std::fs::read_to_string(format!("/sys/block/{name}/ro")).is_ok_and(|text| text.trim() == "1")
+}
+
 pub(super) fn size(device: &DevicePath) -> HostResult<Bytes> {
     let measured = File::open(device.as_str()).and_then(|mut file| file.seek(SeekFrom::End(0)));
     measured
@@ -134,5 +140,9 @@ pub(super) fn open_alone(device: &DevicePath) -> HostResult<File> {
         .write(true)
         .custom_flags(exclusive)
         .open(device.as_str());
-    file.map_err(|error| errors::host("opening the device alone", error))
+    file.map_err(|error| match errors::host("opening the device alone", error) {
+        // The kernel calls a device that takes no writes a matter of permission.
+        HostError { kind, text } if kind == HostErrorKind::Denied => HostError::new(HostErrorKind::ReadOnly, text),
+        error => error,
+    })
 }

@@ -3,15 +3,15 @@
 use crate::host::{MountEntry, MountSource};
 use crate::units::{Access, DevicePath, HostPath};
 
-/// Every mount whose mount point is a plain path, oldest first.
-pub(super) fn parse(text: &str) -> Vec<MountEntry> {
+/// Every mount whose mount point is a plain path, with its number, oldest first.
+pub(super) fn parse(text: &str) -> Vec<(u64, MountEntry)> {
     text.lines().filter_map(line).collect()
 }
 
-fn line(line: &str) -> Option<MountEntry> {
+fn line(line: &str) -> Option<(u64, MountEntry)> {
     let (left, right) = line.split_once(" - ")?;
     let mut left = left.split(' ');
-    let (_, _, _number) = (left.next()?, left.next()?, left.next()?);
+    let (number, _parent, _device) = (left.next()?.parse().ok()?, left.next()?, left.next()?);
     let root = unescape(left.next()?);
     let target = HostPath::parse(&unescape(left.next()?)).ok()?;
     let options = left.next()?;
@@ -26,14 +26,15 @@ fn line(line: &str) -> Option<MountEntry> {
         .map(str::to_owned)
         .collect();
     flags.dedup();
-    Some(MountEntry {
+    let entry = MountEntry {
         source: behind(fs, &root, source),
         root,
         target,
         fs: fs.to_owned(),
         flags,
         access: Access::from_readonly(is_read_only(options) || is_read_only(superblock)),
-    })
+    };
+    Some((number, entry))
 }
 
 /// A bind of a device node shows the file system that holds the node, with the node as its root.
@@ -82,8 +83,8 @@ mod tests {
                      37 35 0:6 /loop4 /var/lib/kubelet/dev rw - devtmpfs udev rw\n\
                      38 35 0:22 / /run ro,nosuid - tmpfs tmpfs rw\n\
                      nonsense\n";
-        let entries = parse(table);
-        assert_eq!(entries.len(), 3);
+        let (numbers, entries): (Vec<_>, Vec<_>) = parse(table).into_iter().unzip();
+        assert_eq!(numbers, [36, 37, 38]);
         assert_eq!(entries[0].target.as_str(), "/var/lib/kubelet/a b");
         assert_eq!(entries[0].source, MountSource::FileSystem("/dev/loop3".into()));
         assert_eq!(entries[0].flags, ["noatime", "attr2"]);

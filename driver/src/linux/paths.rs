@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::errors;
@@ -71,6 +71,13 @@ pub(crate) fn create_file(path: &HostPath) -> HostResult<()> {
 
 pub(crate) fn remove_file(path: &HostPath) -> HostResult<()> {
     let (above, name) = parent(path)?;
+    let on = rustix::fs::fstatvfs(&above).map_err(|error| errors::host("looking at the file system", error))?;
+    if on.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(HostError::new(
+            HostErrorKind::ReadOnly,
+            "the file system takes no writes",
+        ));
+    }
     let found = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|error| errors::host("looking at the file", error))?;
     match FileType::from_raw_mode(found.st_mode) {

@@ -174,11 +174,11 @@ impl Store {
         put(&self.snapshot_image(&file.id), file)
     }
 
-    /// The volume's image, if it is exported to this store's own node with at least that access.
-    pub(super) fn exported(&self, id: &VolumeId, node: &NodeId, access: Access) -> Option<PathBuf> {
+    /// The volume's image and what may be done with it, if it is exported to this store's own node.
+    pub(super) fn exported(&self, id: &VolumeId) -> Option<(PathBuf, Access)> {
         let index = self.index();
-        let export = *index.volumes.get(id)?.exports.get(node)?;
-        (access.is_read_only() || !export.is_read_only()).then(|| self.volume_image(id))
+        let export = *index.volumes.get(id)?.exports.get(&self.shape.node)?;
+        Some((self.volume_image(id), export))
     }
 
     /// As the pool shows it.

@@ -8,7 +8,9 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::channel::oneshot;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -29,6 +31,9 @@ use crate::seat::{Driver, NodeSeat, OpenError, Seat};
 pub use options::{Backend, BadOption, Options};
 use tokio_runtime::TokioRuntime;
 use watch::Watch;
+
+/// How long callers may take to hear their answers once the process is asked to stop.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Why the process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +124,14 @@ async fn serve(options: &Options, socket: &Path) -> Result<(), ServeError> {
             return Err(failed("listening for signals")(error));
         }
     };
+    let (stop, stopped) = oneshot::channel();
     let end = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: no new calls");
+        let _ = stop.send(());
     };
     let listener = listen(socket).map_err(failed(format!("listening on {}", socket.display())))?;
     tracing::info!(socket = %socket.display(), backend = ?options.backend, "serving");
@@ -135,9 +142,18 @@ async fn serve(options: &Options, socket: &Path) -> Result<(), ServeError> {
         .add_optional_service(driver.group.map(GroupControllerServer::new))
         .add_optional_service(driver.metadata.map(SnapshotMetadataServer::new))
         .add_optional_service(driver.node.map(NodeServer::new));
-    let served = router
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), end)
-        .await;
+    let serving = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), end);
+    let too_long = async {
+        let _ = stopped.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let served = tokio::select! {
+        served = serving => served,
+        () = too_long => {
+            tracing::warn!("a caller did not hear its answer in time");
+            Ok(())
+        }
+    };
     let _ = std::fs::remove_file(socket);
     served.map_err(ServeError::Serve)
 }

@@ -364,14 +364,15 @@ impl Kernel {
             return Err(Errno::Busy);
         }
         let (dir, name) = self.parent(path)?;
+        // The order of refusals is Linux's.
+        self.writable(dir.mount)?;
         let sup = self.mounts[&dir.mount].sup;
         let view = self.view(dir.mount);
         let ino = view.lookup(dir.ino, name)?;
+        allowed(view, ino)?;
         if self.is_covered(sup, ino) {
             return Err(Errno::Busy);
         }
-        allowed(view, ino)?;
-        self.writable(dir.mount)?;
         self.on_super(sup, |cached, durable| {
             cached.forget(ino);
             cached.change(durable, |image| image.remove(dir.ino, name))
