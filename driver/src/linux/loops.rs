@@ -145,7 +145,10 @@ pub(super) fn open_alone(device: &DevicePath) -> HostResult<File> {
         .open(device.as_str());
     file.map_err(|error| match errors::host("opening the device alone", error) {
         // The kernel calls a device that takes no writes a matter of permission.
-        HostError { kind, text } if kind == HostErrorKind::Denied => HostError::new(HostErrorKind::ReadOnly, text),
+        HostError {
+            kind: HostErrorKind::Denied,
+            text,
+        } => HostError::new(HostErrorKind::ReadOnly, text),
         error => error,
     })
 }
