@@ -170,18 +170,21 @@ async fn bytes_survive(fs: &'static str, small: i64) {
     let life = place.start().await;
     let mut calls = life.calls.clone();
     let mut volume = Volume::new(&place, "v", fs, small);
-    volume.up(&mut calls, None).await.unwrap();
+    volume.up(&mut calls, None).await.expect("the driver answers OK");
     volume.write();
     let cut = calls
         .controller
         .create_snapshot(snapshot_of(&volume))
         .await
-        .unwrap()
+        .expect("the driver answers OK")
         .into_inner();
-    let snapshot = cut.snapshot.unwrap();
-    fs::write(format!("{}/data", volume.target), "written after the cut").unwrap();
+    let snapshot = cut.snapshot.expect("the answer holds a snapshot");
+    fs::write(format!("{}/data", volume.target), "written after the cut").expect("the pod writes");
     let mut restored = Volume::new(&place, "r", fs, small * 2);
-    restored.up(&mut calls, restore(&snapshot.snapshot_id)).await.unwrap();
+    restored
+        .up(&mut calls, restore(&snapshot.snapshot_id))
+        .await
+        .expect("the driver answers OK");
     assert_eq!(restored.read(), BYTES);
     assert!(
         bytes_of(&mut calls, &restored).await > small,
@@ -192,20 +195,24 @@ async fn bytes_survive(fs: &'static str, small: i64) {
     copy.size = small * 2;
     copy.up(&mut calls, Some(Type::Volume(VolumeSource { volume_id })))
         .await
-        .unwrap();
+        .expect("the driver answers OK");
     assert_eq!(copy.read(), BYTES);
     // A clone has its source's UUID; both are mounted at once.
     if fs != "ext4" {
         grow(&mut calls, &volume, small * 2).await;
     }
     for volume in [&copy, &restored, &volume] {
-        volume.down(&mut calls).await.unwrap();
+        volume.down(&mut calls).await.expect("the driver answers OK");
     }
     let delete = csi::DeleteSnapshotRequest {
         snapshot_id: snapshot.snapshot_id,
         ..Default::default()
     };
-    calls.controller.delete_snapshot(delete).await.unwrap();
+    calls
+        .controller
+        .delete_snapshot(delete)
+        .await
+        .expect("the driver answers OK");
     assert_eq!(place.leftovers(), Vec::<String>::new());
     assert_eq!(life.end().await, Some(0));
 }
@@ -222,7 +229,7 @@ async fn grow(calls: &mut Callers, volume: &Volume, to: i64) {
         .controller
         .controller_expand_volume(expand)
         .await
-        .unwrap()
+        .expect("the driver answers OK")
         .into_inner();
     assert_eq!((answer.capacity_bytes, answer.node_expansion_required), (to, true));
     let expand = csi::NodeExpandVolumeRequest {
@@ -232,7 +239,11 @@ async fn grow(calls: &mut Callers, volume: &Volume, to: i64) {
         ..Default::default()
     };
     for _ in 0..2 {
-        calls.node.node_expand_volume(expand.clone()).await.unwrap();
+        calls
+            .node
+            .node_expand_volume(expand.clone())
+            .await
+            .expect("the driver answers OK");
     }
     assert!(bytes_of(calls, volume).await > before);
 }
