@@ -11,7 +11,7 @@
 //! Source: fact sheet §2; `pkg/scheduler` of Kubernetes. `filter` decides where a pod may go, `volumes` what its claims need, `binding` is the cycle after
 //! a node was found.
 //!
-//! One pod is scheduled at a time, as the real loop does: an attempt takes [`ATTEMPT`], and what failed is told before the next pod's turn. A pod that
+//! One pod is scheduled at a time, as the real loop does: an attempt takes `ATTEMPT`, and what failed is told before the next pod's turn. A pod that
 //! events ask for again while it waits for its turn has one turn, not many.
 //!
 //! Blind spots: resources are not counted (only 110 pods a node), no preemption, no pod affinity or topology spread. A node with fewer pods wins, ties by a
