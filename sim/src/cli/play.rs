@@ -193,7 +193,7 @@ impl Plan {
         let mut options = Options {
             seed,
             drivers: self.drivers.clone(),
-            progress: None,
+            ..Options::default()
         };
         if runs == 1 {
             let news = Mutex::new(news.clone());

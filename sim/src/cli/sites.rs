@@ -18,7 +18,7 @@ pub(super) fn sites(args: &SitesArgs, drivers: &Drivers, streams: &mut Streams) 
     let options = Options {
         seed: args.seed,
         drivers: drivers.clone(),
-        progress: None,
+        ..Options::default()
     };
     let report = play::play(&scenario, &options);
     for site in trace::sites(&report.trace) {

@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Latency};
+use crate::faults::{Chooser, Strike};
 use crate::link::Factory;
+use crate::oracles::Violation;
 use crate::runtime::{Time, run};
 use crate::scenario::{Scenario, Step};
 use crate::trace::{Secrets, Trace, nearest_site, sites};
@@ -41,6 +43,10 @@ pub struct Options {
     pub drivers: BTreeMap<String, Factory>,
     /// Told after each step, with the step's number (from 1) and the number of steps.
     pub progress: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
+    /// Faults pinned beside those of the scenario, before its first step.
+    pub strikes: Vec<Strike>,
+    /// Makes the chooser of a storm. Without one the run is calm, apart from what is pinned.
+    pub storm: Option<Arc<dyn Fn() -> Box<dyn Chooser> + Send + Sync>>,
 }
 
 /// What became of a scenario.
@@ -56,6 +62,10 @@ pub struct Report {
     pub trace: Trace,
     /// How much virtual time passed, boot excluded.
     pub took: Duration,
+    /// What struck, in order: pinned before the same scenario with the same seed, it makes the same run.
+    pub struck: Vec<Strike>,
+    /// The promises that were broken, in order.
+    pub violations: Vec<Violation>,
 }
 
 /// One scenario being played.
@@ -108,6 +118,8 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             verdict,
             trace,
             took,
+            struck: Vec::new(),
+            violations: Vec::new(),
         }
     })
 }

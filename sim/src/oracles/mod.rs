@@ -1,0 +1,100 @@
+//! Oracles: each judges one promise. They read everything, change nothing, and draw no chance.
+//!
+//! One file each, whose header says *Promise*, *Why*, *Source* and *Mutant*. Safety oracles look after every record of the trace; oracles of the calm look when
+//! the storm is over, everything is healed, and the run has had its time to settle.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Cluster;
+use crate::runtime::Time;
+use crate::trace::Record;
+
+/// When a promise must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Season {
+    /// At every moment.
+    Safety,
+    /// At the end, when nothing troubles the cluster any more.
+    Calm,
+}
+
+/// A promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Its name in reports, replay files and `--help`: `one-writer`, `no-leftovers`.
+    pub name: &'static str,
+    /// The promise as one sentence.
+    pub says: &'static str,
+    /// When it must hold.
+    pub season: Season,
+}
+
+/// Who is to blame for a violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Party {
+    /// The CSI driver.
+    Driver,
+    /// A sidecar.
+    Sidecar,
+    /// Kubernetes itself.
+    Kubernetes,
+    /// The specification leaves it open.
+    Undefined,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Party::Driver => "the driver",
+            Party::Sidecar => "a sidecar",
+            Party::Kubernetes => "Kubernetes",
+            Party::Undefined => "nobody: the specification leaves it open",
+        })
+    }
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise.
+    pub promise: &'static Promise,
+    /// What was seen, as one sentence that names the objects.
+    pub text: String,
+    /// The objects, as sites spell them: `pvc data`, `node node-1`.
+    pub objects: Vec<String>,
+    /// When it was seen.
+    pub at: Time,
+    /// The record of the trace that showed it, by its place.
+    pub record: usize,
+    /// Who is to blame.
+    pub blame: Party,
+    /// What decides that: a section of the CSI specification or of the Kubernetes documentation.
+    pub source: &'static str,
+}
+
+/// What an oracle sees.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The cluster, to look at.
+    pub cluster: &'a Cluster,
+    /// The record that is judged, by its place in the trace; at the end the number of records.
+    pub nth: usize,
+}
+
+/// Judges one promise over one run.
+pub trait Oracle: Send {
+    /// The promise.
+    fn promise(&self) -> &'static Promise;
+
+    /// Looks at the next record of the trace. Called for each, in order, right after it was made.
+    fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>);
+
+    /// The run is over and has settled.
+    fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
+        let _ = (view, found);
+    }
+}
