@@ -260,7 +260,7 @@ impl Cluster {
         let claim = self.claim_of(&call.request);
         let for_node = node
             .map(str::to_owned)
-            .or_else(|| super::faults::node_of(&call.request));
+            .or_else(|| call.request.node_id().map(str::to_owned));
         let hit = self
             .drivers
             .injections
@@ -538,21 +538,16 @@ fn describe(tamper: &Tamper) -> String {
     match tamper {
         Tamper::Pass => String::from("nothing"),
         Tamper::Refuse(code, _) | Tamper::RefuseLate(code, ..) => {
-            format!("answered {} without the driver", spelled(*code))
+            format!(
+                "answered {} without the driver",
+                crate::scenario::Code::of(*code).as_str()
+            )
         }
         Tamper::Replace(code, _) | Tamper::ReplaceLate(code, ..) => {
-            format!("executed, but answered {}", spelled(*code))
+            format!("executed, but answered {}", crate::scenario::Code::of(*code).as_str())
         }
         Tamper::Late(by) => format!("the answer comes {} ms late", by.as_millis()),
         Tamper::Lose => String::from("executed, but the answer is lost"),
         Tamper::Delay(by) => format!("reaches the driver {} ms late", by.as_millis()),
     }
-}
-
-/// A code as scenarios and gRPC spell it.
-fn spelled(code: Code) -> &'static str {
-    let known = crate::scenario::Code::ALL
-        .iter()
-        .find(|known| known.number() == code as i32);
-    known.map_or("UNKNOWN", |known| known.as_str())
 }

@@ -245,21 +245,12 @@ impl Cluster {
                 ObjKey::of(&claims.find(|c| fields::uid(&c.metadata) == uid)?.metadata)
             }
             other => {
-                let handle = crate::play::volume_id(other)?;
+                let handle = other.volume_id()?;
                 let mut volumes = self.api.list::<PersistentVolume>();
                 fields::volume_claim_key(volumes.find(|v| fields::volume_handle(v).is_some_and(|(_, h)| h == handle))?)?
             }
         };
         Some(spelled(&key))
-    }
-}
-
-/// The node that a controller call names.
-pub(super) fn node_of(request: &CsiRequest) -> Option<String> {
-    match request {
-        CsiRequest::ControllerPublishVolume(r) => Some(r.node_id.clone()),
-        CsiRequest::ControllerUnpublishVolume(r) => Some(r.node_id.clone()),
-        _ => None,
     }
 }
 

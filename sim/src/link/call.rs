@@ -123,6 +123,38 @@ calls! {
     }
 }
 
+impl CsiRequest {
+    /// The volume that it names by the driver's id.
+    pub fn volume_id(&self) -> Option<&str> {
+        Some(match self {
+            CsiRequest::DeleteVolume(r) => &r.volume_id,
+            CsiRequest::ControllerPublishVolume(r) => &r.volume_id,
+            CsiRequest::ControllerUnpublishVolume(r) => &r.volume_id,
+            CsiRequest::ValidateVolumeCapabilities(r) => &r.volume_id,
+            CsiRequest::ControllerExpandVolume(r) => &r.volume_id,
+            CsiRequest::ControllerGetVolume(r) => &r.volume_id,
+            CsiRequest::ControllerModifyVolume(r) => &r.volume_id,
+            CsiRequest::CreateSnapshot(r) => &r.source_volume_id,
+            CsiRequest::NodeStageVolume(r) => &r.volume_id,
+            CsiRequest::NodeUnstageVolume(r) => &r.volume_id,
+            CsiRequest::NodePublishVolume(r) => &r.volume_id,
+            CsiRequest::NodeUnpublishVolume(r) => &r.volume_id,
+            CsiRequest::NodeGetVolumeStats(r) => &r.volume_id,
+            CsiRequest::NodeExpandVolume(r) => &r.volume_id,
+            _ => return None,
+        })
+    }
+
+    /// The node that it names, if it is a controller's call.
+    pub fn node_id(&self) -> Option<&str> {
+        match self {
+            CsiRequest::ControllerPublishVolume(r) => Some(&r.node_id),
+            CsiRequest::ControllerUnpublishVolume(r) => Some(&r.node_id),
+            _ => None,
+        }
+    }
+}
+
 /// Which socket of a driver a caller dials.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Socket {

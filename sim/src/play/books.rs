@@ -92,7 +92,7 @@ impl Books {
                         self.learn_handle(&call.request, reply);
                         Code::Ok
                     }
-                    Err(status) => code(status.code()),
+                    Err(status) => Code::of(status.code()),
                 };
                 if let Some(at) = self.open.remove(id) {
                     self.calls[at].code = Some(code);
@@ -107,7 +107,7 @@ impl Books {
         let Some(name) = CallName::parse(call.request.method()) else {
             return;
         };
-        let node = node_of(&call.request).or_else(|| {
+        let node = call.request.node_id().map(str::to_owned).or_else(|| {
             let (_, node) = caller.split_once('/')?;
             (call.socket == Socket::Node).then(|| node.to_owned())
         });
@@ -208,38 +208,8 @@ impl Books {
     pub fn claim_of_request(&self, request: &CsiRequest) -> Option<&ObjKey> {
         match request {
             CsiRequest::CreateVolume(request) => self.claim_by_name(&request.name),
-            other => self.claim_of(volume_id(other)?),
+            other => self.claim_of(other.volume_id()?),
         }
-    }
-}
-
-/// The volume that a request names.
-pub fn volume_id(request: &CsiRequest) -> Option<&str> {
-    Some(match request {
-        CsiRequest::DeleteVolume(r) => &r.volume_id,
-        CsiRequest::ControllerPublishVolume(r) => &r.volume_id,
-        CsiRequest::ControllerUnpublishVolume(r) => &r.volume_id,
-        CsiRequest::ValidateVolumeCapabilities(r) => &r.volume_id,
-        CsiRequest::ControllerExpandVolume(r) => &r.volume_id,
-        CsiRequest::ControllerGetVolume(r) => &r.volume_id,
-        CsiRequest::ControllerModifyVolume(r) => &r.volume_id,
-        CsiRequest::CreateSnapshot(r) => &r.source_volume_id,
-        CsiRequest::NodeStageVolume(r) => &r.volume_id,
-        CsiRequest::NodeUnstageVolume(r) => &r.volume_id,
-        CsiRequest::NodePublishVolume(r) => &r.volume_id,
-        CsiRequest::NodeUnpublishVolume(r) => &r.volume_id,
-        CsiRequest::NodeGetVolumeStats(r) => &r.volume_id,
-        CsiRequest::NodeExpandVolume(r) => &r.volume_id,
-        _ => return None,
-    })
-}
-
-/// The node that a controller call names.
-fn node_of(request: &CsiRequest) -> Option<String> {
-    match request {
-        CsiRequest::ControllerPublishVolume(r) => Some(r.node_id.clone()),
-        CsiRequest::ControllerUnpublishVolume(r) => Some(r.node_id.clone()),
-        _ => None,
     }
 }
 
@@ -249,11 +219,4 @@ fn spelled(claim: &ObjKey) -> String {
     } else {
         claim.to_string()
     }
-}
-
-fn code(code: tonic::Code) -> Code {
-    *Code::ALL
-        .iter()
-        .find(|c| c.number() == code as i32)
-        .unwrap_or(&Code::Unknown)
 }

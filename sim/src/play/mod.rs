@@ -30,7 +30,6 @@ use crate::trace::{Secrets, Trace, nearest_site, sites};
 use books::Books;
 
 pub use assemble::{assemble, boot};
-pub use books::volume_id;
 pub use machines::reference;
 pub use verdict::{Failure, Verdict, worst};
 

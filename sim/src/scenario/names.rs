@@ -128,6 +128,12 @@ words! {
 }
 
 impl Code {
+    /// The code of a status.
+    pub fn of(code: tonic::Code) -> Code {
+        let known = Code::ALL.iter().copied().find(|known| known.number() == code as i32);
+        known.unwrap_or(Code::Unknown)
+    }
+
     /// The number on the wire.
     pub fn number(self) -> i32 {
         let position = Code::ALL

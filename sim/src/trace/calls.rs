@@ -6,7 +6,7 @@ use wavetank_proto::csi::v1::{
 };
 
 use super::facts::bytes;
-use super::lore::{Lore, volume_id};
+use super::lore::Lore;
 use super::short;
 use crate::link::{CsiReply, CsiRequest};
 
@@ -94,7 +94,7 @@ fn subject(request: &CsiRequest, lore: &Lore, words: &mut Vec<String>) {
         }
         _ => {}
     }
-    words.extend(volume_id(request).map(|id| short::handle(id).into_owned()));
+    words.extend(request.volume_id().map(|id| short::handle(id).into_owned()));
     let claim = lore.claim_of_request(request);
     words.extend(claim.map(|key| format!("(pvc {})", short::key(key))));
 }

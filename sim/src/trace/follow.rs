@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::lines::spelled;
-use super::lore::{Lore, handle_of_unique_name, volume_id};
+use super::lore::{Lore, handle_of_unique_name};
 use super::{Record, What};
 use crate::api::{Kind, ObjKey, Object, ObjectRef};
 use crate::link::{Call, CsiReply, CsiRequest};
@@ -186,7 +186,7 @@ impl<'a> Reach<'a> {
         }
         for record in records {
             if let What::Reply { call, .. } | What::Call { call, .. } = &record.what
-                && let Some(id) = volume_id(&call.request)
+                && let Some(id) = call.request.volume_id()
                 && self.lore.volumes_of_handle(id).any(|known| known == volume)
             {
                 self.handles.insert(id.to_owned());
@@ -251,7 +251,7 @@ impl<'a> Reach<'a> {
     fn take_names(&mut self, request: &CsiRequest) {
         match request {
             CsiRequest::CreateVolume(request) => drop(self.names.insert(request.name.clone())),
-            other => self.handles.extend(volume_id(other).map(str::to_owned)),
+            other => self.handles.extend(other.volume_id().map(str::to_owned)),
         }
     }
 
@@ -308,7 +308,7 @@ impl<'a> Reach<'a> {
             CsiRequest::ControllerUnpublishVolume(r) if node == Some(r.node_id.as_str()) => true,
             CsiRequest::NodePublishVolume(r) if self.is_of_pod(&r.target_path) => true,
             CsiRequest::NodeUnpublishVolume(r) if self.is_of_pod(&r.target_path) => true,
-            other => volume_id(other).is_some_and(|id| self.handles.contains(id)),
+            other => other.volume_id().is_some_and(|id| self.handles.contains(id)),
         }
     }
 

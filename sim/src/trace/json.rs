@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::follow::Filter;
 use super::lines::code;
-use super::lore::{Lore, volume_id};
+use super::lore::Lore;
 use super::secrets::{self, Secrets};
 use super::{Follow, ProcessChange, Record, Trace, What, edits, proto_json};
 use crate::api::{ApiError, Kind, Object, ObjectRef, Write, Written};
@@ -97,7 +97,7 @@ impl Writer {
     fn name_call(&mut self, record: &Record, call: &Call) -> String {
         let about = match &call.request {
             CsiRequest::CreateVolume(request) => request.name.as_str(),
-            other => volume_id(other).unwrap_or("-"),
+            other => other.volume_id().unwrap_or("-"),
         };
         let since = record.at.since(self.origin).as_nanos();
         let name = format!("{} {} {about} {since}", record.process, call.request.method());

@@ -265,9 +265,7 @@ pub(super) fn spelled(target: &ObjectRef) -> String {
 
 /// The code as gRPC spells it.
 pub(super) fn code(code: Code) -> &'static str {
-    let codes = crate::scenario::Code::ALL.iter();
-    let known = codes.copied().find(|known| known.number() == code as i32);
-    known.map_or("UNKNOWN", |known| known.as_str())
+    crate::scenario::Code::of(code).as_str()
 }
 
 /// The state after a change that does not say it.

@@ -74,7 +74,7 @@ impl Lore {
     pub fn claim_of_request(&self, request: &CsiRequest) -> Option<&ObjKey> {
         match request {
             CsiRequest::CreateVolume(request) => self.claim_by_volume_name(&request.name),
-            other => self.claim_of_handle(volume_id(other)?),
+            other => self.claim_of_handle(other.volume_id()?),
         }
     }
 
@@ -221,27 +221,6 @@ impl Lore {
             self.claim_of_handle.insert(volume.volume_id.clone(), claim);
         }
     }
-}
-
-/// The volume that a request names by the driver's id.
-pub fn volume_id(request: &CsiRequest) -> Option<&str> {
-    Some(match request {
-        CsiRequest::DeleteVolume(r) => &r.volume_id,
-        CsiRequest::ControllerPublishVolume(r) => &r.volume_id,
-        CsiRequest::ControllerUnpublishVolume(r) => &r.volume_id,
-        CsiRequest::ValidateVolumeCapabilities(r) => &r.volume_id,
-        CsiRequest::ControllerExpandVolume(r) => &r.volume_id,
-        CsiRequest::ControllerGetVolume(r) => &r.volume_id,
-        CsiRequest::ControllerModifyVolume(r) => &r.volume_id,
-        CsiRequest::CreateSnapshot(r) => &r.source_volume_id,
-        CsiRequest::NodeStageVolume(r) => &r.volume_id,
-        CsiRequest::NodeUnstageVolume(r) => &r.volume_id,
-        CsiRequest::NodePublishVolume(r) => &r.volume_id,
-        CsiRequest::NodeUnpublishVolume(r) => &r.volume_id,
-        CsiRequest::NodeGetVolumeStats(r) => &r.volume_id,
-        CsiRequest::NodeExpandVolume(r) => &r.volume_id,
-        _ => return None,
-    })
 }
 
 /// The handle in the name by which kubelet and the attach-detach controller call a volume: `kubernetes.io/csi/DRIVER^HANDLE`.

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lore::{Lore, volume_id};
+use super::lore::Lore;
 use super::{Record, Trace, What};
 use crate::api::{Kind, ObjKey, Object, ObjectRef, Write, fields};
 use crate::cluster::USER;
@@ -163,11 +163,12 @@ fn objects_of_call(request: &CsiRequest, lore: &Lore) -> Vec<String> {
     names.extend(snapshot.map(|key| spelled(Kind::VolumeSnapshot, key)));
     let claim = match request {
         CsiRequest::CreateVolume(_) => lore.claim_of_request(request),
-        other => volume_id(other).and_then(|handle| lore.latest_claim_of_handle(handle)),
+        other => other.volume_id().and_then(|handle| lore.latest_claim_of_handle(handle)),
     };
     names.extend(claim.map(|key| spelled(Kind::PersistentVolumeClaim, key)));
     names.extend(claim.map(|key| spelled(Kind::PersistentVolume, key)));
-    for volume in volume_id(request)
+    for volume in request
+        .volume_id()
         .into_iter()
         .flat_map(|handle| lore.volumes_of_handle(handle))
     {

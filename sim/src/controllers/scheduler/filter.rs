@@ -10,7 +10,7 @@ use super::memory::{Memory, Seat, Trigger};
 use super::volumes::{self, Needs, Plan};
 use crate::api::{Cache, Index, fields};
 use crate::controllers::binder::affinity;
-use crate::runtime::{Chance, Time};
+use crate::runtime::Chance;
 
 /// The end of a scheduling cycle.
 pub(super) enum Verdict {
@@ -42,7 +42,7 @@ pub(super) struct Refusal {
 const MAX_PODS: usize = 110;
 
 /// Runs one scheduling cycle.
-pub(super) fn schedule(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Pod, _now: Time) -> Verdict {
+pub(super) fn schedule(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Pod) -> Verdict {
     let all = memory.nodes.values().filter(|seat| seat.node.is_some()).count();
     let needs = match volumes::needs(cache, memory, pod) {
         Ok(needs) => needs,

@@ -162,7 +162,7 @@ impl Controller for Scheduler {
                 let Some(pod) = then.cache.get::<Pod>(name).cloned() else {
                     return;
                 };
-                let verdict = filter::schedule(then.cache, memory, &self.chance, &pod, then.now);
+                let verdict = filter::schedule(then.cache, memory, &self.chance, &pod);
                 memory.begin(name, &pod, verdict);
                 memory.tried = true;
                 if memory.cycles.get(name).is_some_and(Cycle::binds) {
