@@ -192,6 +192,55 @@ fn the_driver_never_learns_that_it_is_simulated() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// The variants of an enum that a file declares, by the calls of a macro or as they stand.
+fn variants(file: &str, enumeration: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(file)).expect("the file is there");
+    let lines = text.lines().map(str::trim);
+    let named = lines.filter_map(|line| line.split_once(" = \"").map(|(variant, _)| variant));
+    let found: Vec<String> = named
+        .filter(|variant| variant.chars().all(char::is_alphanumeric) && variant.starts_with(char::is_uppercase))
+        .map(|variant| format!("{enumeration}::{variant}"))
+        .collect();
+    assert!(!found.is_empty(), "{file} declares none");
+    found
+}
+
+/// How many lines below `folder`, tests apart, name a word that ends there.
+fn readers(word: &str, folder: &str, declared: &str) -> usize {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let names = |line: &str| line.match_indices(word).any(|(at, _)| ends(&line[at + word.len()..]));
+    sources()
+        .iter()
+        .filter(|(file, _)| file.starts_with(folder) && *file != declared && !file.contains("/tests"))
+        .map(|(_, text)| text.lines().filter(|line| names(line)).count())
+        .sum()
+}
+
+#[test]
+fn each_mistake_is_one_line_of_the_driver() {
+    let declared = "driver/src/quirk.rs";
+    for quirk in variants(declared, "Quirk") {
+        let lines = readers(&quirk, "driver/src", declared);
+        assert_eq!(
+            lines, 1,
+            "{quirk} is read at {lines} lines of the driver, and not at one"
+        );
+    }
+}
+
+#[test]
+fn who_deploys_the_driver_cannot_make_it_wrong() {
+    for file in [
+        "driver/src/main.rs",
+        "driver/src/server/options.rs",
+        "driver/src/config.rs",
+    ] {
+        let text = fs::read_to_string(root().join(file)).expect("the file is there");
+        assert!(!text.to_lowercase().contains("quirk"), "{file} knows quirks");
+        assert!(!text.contains("run_wrongly"), "{file} can start a wrong driver");
+    }
+}
+
 #[test]
 fn faults_strategies_and_oracles_never_import_each_other() {
     let powers = ["faults", "explore", "oracles"];

@@ -19,6 +19,7 @@ pub mod linux;
 pub mod memory;
 pub mod node;
 pub mod pool;
+pub mod quirk;
 mod records;
 mod refuse;
 pub mod runtime;
@@ -33,6 +34,7 @@ pub use config::{Config, ConfigError, Expansion, StorageType};
 
 pub use host::{Host, HostError, HostErrorKind, HostResult};
 pub use pool::{Pool, PoolError, PoolErrorKind, PoolResult};
+pub use quirk::Quirk;
 pub use runtime::{Disk, Runtime};
 pub use seat::{Driver, NodeSeat, OpenError, Seat};
 pub use units::{

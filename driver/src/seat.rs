@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
 use crate::pool::Pool;
+use crate::quirk::Quirk;
 use crate::runtime::{Disk, Runtime};
 use crate::units::{NodeId, Segments};
 
@@ -28,6 +29,8 @@ pub struct Seat {
     pub controller: bool,
     /// The node it serves, if it has the role of a node.
     pub node: Option<NodeSeat>,
+    /// A mistake that the driver is to make. `None`: the honest driver.
+    pub quirk: Option<Quirk>,
 }
 
 /// The machine that a node driver serves.
@@ -83,7 +86,8 @@ impl Driver {
                 return Err(OpenError::Config(ConfigError::NodeId(node.id.as_str().to_owned())));
             }
         }
-        let ledger = Ledger::open(seat.disk, Arc::clone(&seat.runtime))
+        let late = seat.quirk == Some(Quirk::RecordWrittenLate);
+        let ledger = Ledger::open(seat.disk, Arc::clone(&seat.runtime), late)
             .await
             .map_err(OpenError::Ledger)?;
         let config = Arc::new(config);
@@ -94,6 +98,7 @@ impl Driver {
                 Arc::clone(&seat.pool),
                 Arc::clone(&seat.runtime),
                 Arc::clone(&ledger),
+                seat.quirk,
             )
         });
         let node = seat.node.map(|node| {
@@ -103,6 +108,7 @@ impl Driver {
                 Arc::clone(&seat.pool),
                 Arc::clone(&seat.runtime),
                 ledger,
+                seat.quirk,
             )
         });
         if let Some(controller) = &controller {

@@ -11,11 +11,12 @@ use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 
 use super::Core;
-use super::modify;
+use super::{modify, wrong};
 use crate::check::{self, Capability, Form};
 use crate::config::{Config, StorageType};
 use crate::gate::{Hold, Subject, operate};
 use crate::pool::{NewVolume, PoolErrorKind, PoolVolume, Source};
+use crate::quirk::Quirk;
 use crate::records::{VolumePhase, VolumeRecord, VolumeRequest};
 use crate::refuse;
 use crate::units::{Bytes, FsKind, Segments, VolumeId};
@@ -33,7 +34,11 @@ pub(crate) fn handle(name: &str) -> VolumeId {
 
 pub(super) async fn call(core: &Arc<Core>, wire: csi::CreateVolumeRequest) -> Result<csi::Volume, Status> {
     let wanted = parse(&core.config, wire)?;
-    let id = handle(&wanted.name);
+    let id = if core.has(Quirk::NameLookupRaces) {
+        wrong::look_up(core, &wanted.name)
+    } else {
+        handle(&wanted.name)
+    };
     let mut subjects = vec![(Subject::Volume(id.clone()), Hold::Alone)];
     match &wanted.source {
         Some(Source::Volume(source)) if *source == id => {
@@ -43,11 +48,18 @@ pub(super) async fn call(core: &Arc<Core>, wire: csi::CreateVolumeRequest) -> Re
         Some(Source::Snapshot(source)) => subjects.push((Subject::Snapshot(source.clone()), Hold::Together)),
         None => {}
     }
+    if core.has(Quirk::RetryAnsweredByQuota) {
+        wrong::ask_quota(core, &wanted)?;
+    }
+    let span = tracing::info_span!("CreateVolume", volume = %id);
+    if core.has(Quirk::CreateLoserDeletesWinner) {
+        let work = wrong::create_and_wait(Arc::clone(core), id, wanted);
+        return operate(&core.runtime, core.gate.enter(&[])?, span, work).await;
+    }
     let pass = core.gate.enter(&subjects)?;
     if let Some(answer) = repeat(core, &id, &wanted)? {
         return Ok(answer);
     }
-    let span = tracing::info_span!("CreateVolume", volume = %id);
     let work = create(Arc::clone(core), id, wanted);
     operate(&core.runtime, pass, span, work).await
 }
@@ -118,7 +130,7 @@ pub(super) fn type_name<'a>(config: &'a Config, parameters: &'a BTreeMap<String,
 }
 
 /// The answer to a request whose volume is there already; `None` if it is not, or not at rest.
-fn repeat(core: &Core, id: &VolumeId, wanted: &VolumeRequest) -> Result<Option<csi::Volume>, Status> {
+pub(super) fn repeat(core: &Core, id: &VolumeId, wanted: &VolumeRequest) -> Result<Option<csi::Volume>, Status> {
     let Some(record) = core.record(id) else { return Ok(None) };
     if record.phase != VolumePhase::Ready {
         return Ok(None);
@@ -127,7 +139,17 @@ fn repeat(core: &Core, id: &VolumeId, wanted: &VolumeRequest) -> Result<Option<c
         let text = format!("a volume named `{}` exists with other {difference}", wanted.name);
         return Err(Status::already_exists(text));
     }
-    Ok(Some(core.to_wire(id, &record, record.created_size)))
+    if wanted.source.is_some() && core.has(Quirk::CloneRetryRefused) {
+        return Err(Status::already_exists(format!("volume {id} exists")));
+    }
+    let mut answer = core.to_wire(id, &record, record.created_size);
+    if core.has(Quirk::CloneAnswerDropsSource) {
+        answer.content_source = None;
+    }
+    if core.has(Quirk::RetryDropsTopology) {
+        answer.accessible_topology.clear();
+    }
+    Ok(Some(answer))
 }
 
 /// In what the volume differs from what is wanted; `None` if it will do.
@@ -218,12 +240,7 @@ async fn create(core: Arc<Core>, id: VolumeId, wanted: VolumeRequest) -> Result<
     if let Some(answer) = repeat(&core, &id, &wanted)? {
         return Ok(answer);
     }
-    let kind = core
-        .config
-        .storage_type(type_name(&core.config, &wanted.parameters))
-        .clone();
-    let at_least = source_size(&core, &wanted).await?;
-    let size = size(&core.config, &kind, &wanted, at_least)?;
+    let size = size_of(&core, &wanted).await?;
     let found = core
         .pool
         .get(&id)
@@ -232,22 +249,11 @@ async fn create(core: Arc<Core>, id: VolumeId, wanted: VolumeRequest) -> Result<
     if let Some(volume) = found {
         return adopt(&core, &id, wanted, volume).await;
     }
-    let record = VolumeRecord {
-        phase: VolumePhase::Creating,
-        created_size: size,
-        size,
-        segments: Segments::new(),
-        context: if core.config.context_from_parameters {
-            wanted.parameters.clone()
-        } else {
-            BTreeMap::new()
-        },
-        settings: wanted.settings.clone(),
-        kind: type_name(&core.config, &wanted.parameters).to_owned(),
-        shared: needs_sharing(&wanted.capabilities),
-        request: Some(wanted),
-    };
+    let record = intended(&core, wanted, size);
     put(&core, &id, &record).await?;
+    if core.has(Quirk::CloneSnapshotLeft) {
+        wrong::cut_for_copy(&core, &id, &record).await?;
+    }
     match make(&core, &id, &record).await {
         Ok(volume) => {
             finish(
@@ -261,10 +267,44 @@ async fn create(core: Arc<Core>, id: VolumeId, wanted: VolumeRequest) -> Result<
             )
             .await
         }
+        Err(refusal) if !refusal.is_certain && core.has(Quirk::CreateLeaksOnDoubt) => {
+            core.forget(&id).await?;
+            Err(Status::internal(refusal.status.message()))
+        }
         Err(refusal) => {
             core.undo_creation(&id, refusal.is_certain).await;
+            let is_full = refusal.status.code() == tonic::Code::ResourceExhausted;
+            if is_full && core.has(Quirk::FullMeansOutOfRange) {
+                return Err(Status::out_of_range(refusal.status.message()));
+            }
             Err(refusal.status)
         }
+    }
+}
+
+/// How large the volume will be.
+pub(super) async fn size_of(core: &Core, wanted: &VolumeRequest) -> Result<Bytes, Status> {
+    let kind = core.config.storage_type(type_name(&core.config, &wanted.parameters));
+    let at_least = source_size(core, wanted).await?;
+    size(&core.config, kind, wanted, at_least)
+}
+
+/// The record of a volume that is about to be made.
+pub(super) fn intended(core: &Core, wanted: VolumeRequest, size: Bytes) -> VolumeRecord {
+    VolumeRecord {
+        phase: VolumePhase::Creating,
+        created_size: size,
+        size,
+        segments: Segments::new(),
+        context: if core.config.context_from_parameters {
+            wanted.parameters.clone()
+        } else {
+            BTreeMap::new()
+        },
+        settings: wanted.settings.clone(),
+        kind: type_name(&core.config, &wanted.parameters).to_owned(),
+        shared: needs_sharing(&wanted.capabilities),
+        request: Some(wanted),
     }
 }
 
@@ -277,7 +317,7 @@ async fn put(core: &Core, id: &VolumeId, record: &VolumeRecord) -> Result<(), St
         .await
 }
 
-async fn finish(core: &Core, id: &VolumeId, record: VolumeRecord) -> Result<csi::Volume, Status> {
+pub(super) async fn finish(core: &Core, id: &VolumeId, record: VolumeRecord) -> Result<csi::Volume, Status> {
     let record = VolumeRecord {
         phase: VolumePhase::Ready,
         created_size: record.size,
@@ -339,14 +379,14 @@ async fn source_size(core: &Core, wanted: &VolumeRequest) -> Result<Bytes, Statu
 }
 
 /// Why no volume was made.
-struct Refusal {
-    status: Status,
+pub(super) struct Refusal {
+    pub(super) status: Status,
     /// Nothing happened in the pool, for certain.
     is_certain: bool,
 }
 
 /// Asks the pool, place after place, best first.
-async fn make(core: &Core, id: &VolumeId, record: &VolumeRecord) -> Result<PoolVolume, Refusal> {
+pub(super) async fn make(core: &Core, id: &VolumeId, record: &VolumeRecord) -> Result<PoolVolume, Refusal> {
     let wanted = record
         .request
         .as_ref()

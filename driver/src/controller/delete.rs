@@ -8,6 +8,7 @@ use wavetank_proto::csi::v1 as csi;
 use super::Core;
 use crate::check;
 use crate::gate::operate;
+use crate::quirk::Quirk;
 use crate::records::{VolumePhase, VolumeRecord};
 use crate::refuse;
 use crate::units::{NodeId, VolumeId};
@@ -52,11 +53,11 @@ async fn delete(core: Arc<Core>, id: VolumeId) -> Result<(), Status> {
 
 /// A volume that the ledger does not know: one that was never there, or one made by hand.
 async fn delete_unknown(core: &Core, id: &VolumeId) -> Result<(), Status> {
-    let found = core
-        .pool
-        .get(id)
-        .await
-        .map_err(|error| refuse::pool("looking for the volume", &error))?;
+    let found = core.pool.get(id).await;
+    if found.is_err() && core.has(Quirk::UnreachableMeansGone) {
+        return Ok(());
+    }
+    let found = found.map_err(|error| refuse::pool("looking for the volume", &error))?;
     let Some(volume) = found else { return Ok(()) };
     if !volume.exports.is_empty() {
         return Err(in_use(id, volume.exports.keys().collect()));

@@ -10,11 +10,13 @@ use super::publish::supports;
 use crate::check::{self, SizeRange};
 use crate::config::Expansion;
 use crate::gate::operate;
+use crate::quirk::Quirk;
 use crate::records::{VolumePhase, VolumeRecord};
 use crate::refuse;
 use crate::units::{Bytes, VolumeId};
 
-pub(super) async fn call(core: &Arc<Core>, wire: csi::ControllerExpandVolumeRequest) -> Result<Bytes, Status> {
+/// The new size, and whether the node has work to do.
+pub(super) async fn call(core: &Arc<Core>, wire: csi::ControllerExpandVolumeRequest) -> Result<(Bytes, bool), Status> {
     let id = check::volume_id(&wire.volume_id)?;
     check::secrets(&wire.secrets)?;
     if wire.capacity_range.is_none() {
@@ -26,18 +28,23 @@ pub(super) async fn call(core: &Arc<Core>, wire: csi::ControllerExpandVolumeRequ
         .as_ref()
         .map(|wire| check::capability(Some(wire)))
         .transpose()?;
+    let node = core.config.node_expansion;
+    if let Some(size) = core.intended(&id).filter(|_| core.has(Quirk::ExpandBelievesTarget)) {
+        return Ok((size, node));
+    }
     let pass = core.gate.alone(&id)?;
     if let Some(record) = core.record(&id).filter(|record| record.phase == VolumePhase::Ready) {
         if let Some(capability) = &capability {
             supports(&record, capability).map_err(Status::invalid_argument)?;
         }
         if let Some(answer) = repeat(&record, range)? {
-            return Ok(answer);
+            return Ok((answer, node && !core.has(Quirk::ExpandRetryDropsNodeFlag)));
         }
     }
     let span = tracing::info_span!("ControllerExpandVolume", volume = %id);
     let work = expand(Arc::clone(core), id, range);
-    operate(&core.runtime, pass, span, work).await
+    let size = operate(&core.runtime, pass, span, work).await?;
+    Ok((size, node))
 }
 
 /// The size of a volume that is large enough already.

@@ -10,6 +10,7 @@ use super::publish::supports;
 use super::{Core, modify};
 use crate::check;
 use crate::pool::PoolErrorKind;
+use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, VolumePhase, VolumeRecord};
 use crate::refuse;
 use crate::units::{Segments, VolumeId};
@@ -63,12 +64,17 @@ fn start_of(token: &str) -> Result<VolumeId, Status> {
 
 /// The nodes that have a volume, and how it is.
 async fn status(core: &Core, id: &VolumeId) -> Result<(Vec<String>, Option<csi::VolumeCondition>), Status> {
-    let nodes = core.ledger.read(|tables| {
+    let nodes: Vec<String> = core.ledger.read(|tables| {
         let published = tables
             .published(id)
             .filter(|(_, record)| record.phase != PublicationPhase::Publishing);
         published.map(|(node, _)| node.as_str().to_owned()).collect()
     });
+    let nodes = if core.has(Quirk::ListForgetsNodes) {
+        Vec::new()
+    } else {
+        nodes
+    };
     if !core.config.volume_condition {
         return Ok((nodes, None));
     }

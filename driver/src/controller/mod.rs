@@ -16,6 +16,7 @@ mod settle;
 mod snapshot;
 mod snapshots;
 mod uncut;
+mod wrong;
 
 #[cfg(test)]
 pub(crate) use create::handle;
@@ -38,6 +39,7 @@ use crate::config::{Config, Expansion};
 use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::pool::{Pool, PoolVolume, Source};
+use crate::quirk::Quirk;
 use crate::records::{VolumePhase, VolumeRecord};
 use crate::refuse;
 use crate::runtime::Runtime;
@@ -54,6 +56,8 @@ pub(crate) struct Core {
     runtime: Arc<dyn Runtime>,
     ledger: Arc<Ledger>,
     gate: Gate,
+    quirk: Option<Quirk>,
+    starved: wrong::Starved,
 }
 
 impl Controller {
@@ -62,6 +66,7 @@ impl Controller {
         pool: Arc<dyn Pool>,
         runtime: Arc<dyn Runtime>,
         ledger: Arc<Ledger>,
+        quirk: Option<Quirk>,
     ) -> Self {
         Self(Arc::new(Core {
             config,
@@ -69,6 +74,8 @@ impl Controller {
             runtime,
             ledger,
             gate: Gate::default(),
+            quirk,
+            starved: wrong::Starved::default(),
         }))
     }
 
@@ -79,6 +86,11 @@ impl Controller {
 }
 
 impl Core {
+    /// Is the driver to make this mistake?
+    fn has(&self, quirk: Quirk) -> bool {
+        self.quirk == Some(quirk)
+    }
+
     /// The volume as the ledger knows it.
     fn record(&self, id: &VolumeId) -> Option<VolumeRecord> {
         self.ledger.read(|tables| tables.volumes.get(id).cloned())
@@ -264,10 +276,10 @@ impl controller_server::Controller for Controller {
         if self.0.config.expansion == Expansion::None {
             return Err(switched_off("ControllerExpandVolume"));
         }
-        let size = expand::call(&self.0, request.into_inner()).await?;
+        let (size, node_expansion_required) = expand::call(&self.0, request.into_inner()).await?;
         Ok(Response::new(csi::ControllerExpandVolumeResponse {
             capacity_bytes: size.to_wire(),
-            node_expansion_required: self.0.config.node_expansion,
+            node_expansion_required,
         }))
     }
 

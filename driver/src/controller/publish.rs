@@ -8,12 +8,13 @@ use std::sync::Arc;
 use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 
-use super::Core;
+use super::{Core, wrong};
 use crate::check::{self, Capability, Mode};
 use crate::config::Config;
 use crate::gate::{Hold, Pass, Subject, operate};
 use crate::ledger::Tables;
 use crate::pool::PoolErrorKind;
+use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, PublicationRecord, READ_ONLY_KEY, VolumePhase, VolumeRecord};
 use crate::refuse;
 use crate::units::{NodeId, PublishContext, VolumeId};
@@ -60,7 +61,7 @@ pub(super) async fn unpublish(core: &Arc<Core>, wire: csi::ControllerUnpublishVo
     let nodes: Vec<NodeId> = core.ledger.read(|tables| {
         let published = tables.published(&volume).map(|(node, _)| node);
         published
-            .filter(|one| node.as_ref().is_none_or(|node| node == *one))
+            .filter(|one| core.has(Quirk::UnpublishIgnoresNode) || node.as_ref().is_none_or(|node| node == *one))
             .cloned()
             .collect()
     });
@@ -73,6 +74,7 @@ pub(super) async fn unpublish(core: &Arc<Core>, wire: csi::ControllerUnpublishVo
 }
 
 fn enter(core: &Core, volume: &VolumeId, node: &NodeId) -> Result<Pass, Status> {
+    core.starved.check(node)?;
     core.gate.enter(&[
         (Subject::Volume(volume.clone()), Hold::Together),
         (Subject::Publication(volume.clone(), node.clone()), Hold::Alone),
@@ -96,6 +98,12 @@ fn repeat(
         let same = record.readonly == wanted.readonly
             && record.capability.mode == wanted.capability.mode
             && record.capability.form.is_block() == wanted.capability.form.is_block();
+        if same && core.has(Quirk::AttachRetryRefused) {
+            return Err(Status::failed_precondition(format!("volume {volume} is in use")));
+        }
+        if same && core.has(Quirk::AttachRetryOtherSlot) {
+            return Ok(Some(wrong::next_slot(&record.context)));
+        }
         if same {
             return Ok(Some(record.context.clone()));
         }
@@ -123,7 +131,14 @@ async fn attach(
             Ok(())
         })
         .await?;
-    match core.pool.export(&volume, &node, wanted.access()).await {
+    if core.has(Quirk::DriverDetachesOthers) {
+        wrong::take_from_others(&core, &volume, &node).await?;
+    }
+    let mut exported = core.pool.export(&volume, &node, wanted.access()).await;
+    if core.has(Quirk::AttachResultIgnored) {
+        exported = exported.or_else(|_| Ok(PublishContext::new()));
+    }
+    match exported {
         Ok(mut context) => {
             if wanted.access().is_read_only() {
                 context.insert(READ_ONLY_KEY.to_owned(), "true".to_owned());
@@ -242,6 +257,9 @@ async fn detach(core: Arc<Core>, volume: VolumeId, nodes: Vec<NodeId>) -> Result
         })
         .await?;
     let result = core.finish_unpublication(&volume, &nodes).await;
+    if result.is_err() && core.has(Quirk::NodeBackoffStarves) {
+        core.starved.note(&nodes);
+    }
     if result.is_err() {
         nodes
             .iter()

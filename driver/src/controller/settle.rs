@@ -14,6 +14,7 @@ use super::Core;
 use crate::gate::{Hold, Subject};
 use crate::ledger::Tables;
 use crate::pool::PoolErrorKind;
+use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, SnapshotPhase, VolumePhase, VolumeRecord};
 use crate::refuse;
 use crate::units::{Bytes, GroupId, NodeId, SnapshotId, VolumeId};
@@ -95,6 +96,9 @@ impl Leftover {
 impl Core {
     /// Settles every leftover; what cannot be settled now is tried again in the background.
     pub(super) async fn settle_all(self: Arc<Self>) {
+        if self.has(Quirk::RestartForgets) {
+            self.forget_everything().await;
+        }
         for leftover in self.ledger.read(Leftover::all) {
             if let Err(status) = self.settle(&leftover).await {
                 tracing::warn!(
@@ -122,7 +126,11 @@ impl Core {
         let Some(record) = self.record(id) else { return Ok(()) };
         match record.phase {
             VolumePhase::Ready => Ok(()),
+            VolumePhase::Creating if self.has(Quirk::InterruptedCreateBelieved) => self.rest(id, |_| {}).await,
             VolumePhase::Creating => self.finish_uncreation(id, false).await,
+            VolumePhase::Growing(_) if self.has(Quirk::ExpandStuckAfterFailure) => {
+                Err(Status::internal("an earlier expansion was cut short"))
+            }
             VolumePhase::Growing(size) => self.finish_growth(id, size).await.map(|_| ()),
             VolumePhase::Modifying(settings) => self.finish_modification(id, &settings).await,
             VolumePhase::Deleting => match self.finish_deletion(id).await {
@@ -142,6 +150,9 @@ impl Core {
         });
         match phase {
             None | Some(PublicationPhase::Published) => Ok(()),
+            Some(PublicationPhase::Publishing) if self.has(Quirk::InterruptedAttachBelieved) => {
+                self.believe(volume, node).await
+            }
             Some(PublicationPhase::Publishing | PublicationPhase::Unpublishing) => {
                 self.finish_unpublication(volume, std::slice::from_ref(node)).await
             }
@@ -165,7 +176,7 @@ impl Core {
         self.forget(id).await
     }
 
-    async fn forget(&self, id: &VolumeId) -> Result<(), Status> {
+    pub(super) async fn forget(&self, id: &VolumeId) -> Result<(), Status> {
         self.ledger
             .update(|draft| {
                 draft.volume(id, None);
@@ -190,8 +201,18 @@ impl Core {
 
     /// Deletes a volume whose deletion is on record.
     pub(super) async fn finish_deletion(&self, id: &VolumeId) -> Result<(), Status> {
+        if self.has(Quirk::DeleteCutsOffUsers) {
+            self.cut_off_users(id).await?;
+        }
+        if self.has(Quirk::RecursiveDestroy) {
+            self.destroy_copies(id).await?;
+        }
+        if self.has(Quirk::ParentCleanupTooBroad) {
+            self.clear_beside(id).await?;
+        }
         match self.pool.delete(id).await {
             Ok(()) => self.forget(id).await,
+            Err(_) if self.has(Quirk::DeleteBelievesBackend) => self.forget(id).await,
             Err(error) => {
                 if error.kind == PoolErrorKind::InUse {
                     self.rest(id, |_| {}).await?;
@@ -250,7 +271,20 @@ impl Core {
     /// Cuts nodes off from a volume.
     pub(super) async fn finish_unpublication(&self, volume: &VolumeId, nodes: &[NodeId]) -> Result<(), Status> {
         for node in nodes {
+            if self.has(Quirk::DetachDoesNotFence) {
+                continue;
+            }
+            if self.has(Quirk::DetachAnsweredEarly) {
+                self.unexport_later(volume, node, Duration::from_secs(30));
+                continue;
+            }
             let cut = self.pool.unexport(volume, node).await;
+            if cut.is_err() && self.has(Quirk::LateDetachFires) {
+                self.unexport_later(volume, node, Duration::from_secs(60));
+            }
+            if cut.is_err() && self.has(Quirk::DetachErrorDropped) {
+                continue;
+            }
             cut.map_err(|error| refuse::pool("unpublishing the volume", &error))?;
         }
         self.forget_publications(volume, nodes).await

@@ -8,6 +8,7 @@ use tonic::Status;
 use super::Core;
 use crate::check::{Capability, Form};
 use crate::host::{HostErrorKind, Mount, MountSource, NewFs, Probe};
+use crate::quirk::Quirk;
 use crate::records::StagedRecord;
 use crate::refuse;
 use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, PublishContext, VolumeId};
@@ -39,6 +40,11 @@ impl Core {
             HostErrorKind::NotFound => Status::not_found(format!("volume {volume} does not reach this node: {error}")),
             _ => refuse::host("attaching the volume", &error),
         })?;
+        let device = if self.has(Quirk::DeviceMixedUp) {
+            self.last_device(device).await?
+        } else {
+            device
+        };
         if !record.capability.form.is_block() {
             self.mount(volume, record, &device).await?;
         }
@@ -55,7 +61,7 @@ impl Core {
         let kind = self
             .make_mountable(volume, &record.capability, record.access, *fs, device)
             .await?;
-        let mut is_small = kind.1 && !record.access.is_read_only();
+        let mut is_small = kind.1 && !record.access.is_read_only() && !self.has(Quirk::CopyNotGrown);
         if is_small {
             let grown = self.host().grow_idle(device, kind.0).await;
             is_small = !grown.map_err(|error| refuse::host("growing the file system", &error))?;
@@ -75,7 +81,11 @@ impl Core {
             flags,
             access: record.access,
         };
-        self.host().mount(&mount).await.map_err(|error| match error.kind {
+        let mut mounted = self.host().mount(&mount).await;
+        if mounted.is_err() && self.has(Quirk::MountErrorFormats) {
+            mounted = self.format_and_mount(volume, &mount).await;
+        }
+        mounted.map_err(|error| match error.kind {
             HostErrorKind::Invalid => Status::invalid_argument(format!("mounting the volume: {error}")),
             _ => refuse::host("mounting the volume", &error),
         })?;
@@ -95,7 +105,10 @@ impl Core {
         asked: Option<FsKind>,
         device: &DevicePath,
     ) -> Result<(FsKind, bool), Status> {
-        let probe = self.host().probe(device).await;
+        let mut probe = self.host().probe(device).await;
+        if probe.is_err() && self.has(Quirk::UnreadableMeansBlank) {
+            probe = Ok(Probe::Blank);
+        }
         match probe.map_err(|error| refuse::host("reading the device", &error))? {
             Probe::Blank if access.is_read_only() || capability.mode.is_multi_node() => {
                 let text = "the volume is blank, and neither a read-only nor a shared one is formatted by a node";
@@ -130,7 +143,9 @@ impl Core {
         if !record.capability.form.is_block() {
             self.unmount_own(volume, &record.path).await?;
         }
-        self.detach(volume).await?;
+        if !self.has(Quirk::DeviceLeftOnUnstage) {
+            self.detach(volume).await?;
+        }
         if record.private && !record.capability.form.is_block() {
             self.remove_directory(&record.path).await?;
         }

@@ -10,6 +10,7 @@ use wavetank_proto::csi::v1 as csi;
 use super::Core;
 use crate::check::{self, SizeRange};
 use crate::gate::operate;
+use crate::quirk::Quirk;
 use crate::records::StagedRecord;
 use crate::refuse;
 use crate::units::{Bytes, HostPath, VolumeId};
@@ -35,11 +36,15 @@ async fn expand(core: Arc<Core>, volume: VolumeId, path: HostPath, range: SizeRa
     core.settle_volume(&volume).await?;
     let record = core.recorded_at(&volume, &path);
     let record = record.ok_or_else(|| Status::not_found(format!("volume {volume} is not at {path}")))?;
+    core.wrong.refuse_lost(&volume)?;
     let Some(device) = core.attached(&volume).await? else {
         return Err(Status::not_found(format!(
             "volume {volume} has no device on this node any more"
         )));
     };
+    if core.has(Quirk::GrowBeforeRescan) {
+        return core.grow_then_rescan(&record, &device).await;
+    }
     let size = core.host().rescan(&device).await;
     let size = size.map_err(|error| refuse::host("measuring the device", &error))?;
     if let Some(limit) = range.limit.filter(|limit| size > *limit) {
@@ -54,7 +59,7 @@ async fn expand(core: Arc<Core>, volume: VolumeId, path: HostPath, range: SizeRa
         );
         return Err(Status::out_of_range(text));
     }
-    if record.capability.form.is_block() {
+    if record.capability.form.is_block() || core.has(Quirk::InnerLayerNotGrown) {
         return Ok(size);
     }
     if record.access.is_read_only() {

@@ -10,6 +10,7 @@ mod publish;
 mod settle;
 mod stage;
 mod stats;
+mod wrong;
 
 #[cfg(feature = "linux")]
 pub(crate) use device::new_fs;
@@ -26,6 +27,7 @@ use crate::gate::Gate;
 use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::pool::Pool;
+use crate::quirk::Quirk;
 use crate::records::StagedRecord;
 use crate::runtime::Runtime;
 use crate::seat::NodeSeat;
@@ -43,6 +45,8 @@ pub(crate) struct Core {
     runtime: Arc<dyn Runtime>,
     ledger: Arc<Ledger>,
     gate: Gate,
+    quirk: Option<Quirk>,
+    wrong: wrong::Memory,
 }
 
 impl Node {
@@ -52,6 +56,7 @@ impl Node {
         pool: Arc<dyn Pool>,
         runtime: Arc<dyn Runtime>,
         ledger: Arc<Ledger>,
+        quirk: Option<Quirk>,
     ) -> Self {
         Self(Arc::new(Core {
             config,
@@ -60,6 +65,8 @@ impl Node {
             runtime,
             ledger,
             gate: Gate::default(),
+            quirk,
+            wrong: wrong::Memory::default(),
         }))
     }
 
@@ -70,6 +77,11 @@ impl Node {
 }
 
 impl Core {
+    /// Is the driver to make this mistake?
+    fn has(&self, quirk: Quirk) -> bool {
+        self.quirk == Some(quirk)
+    }
+
     fn host(&self) -> &dyn Host {
         &*self.seat.host
     }
@@ -180,9 +192,13 @@ impl node_server::Node for Node {
     ) -> Result<Response<csi::NodeGetInfoResponse>, Status> {
         let core = &self.0;
         let has_place = core.config.topology && !core.seat.segments.is_empty();
+        let mut max_volumes_per_node: i64 = core.config.max_volumes_per_node.into();
+        if core.has(Quirk::AttachLimitAtStart) {
+            max_volumes_per_node = core.less_what_is_staged(max_volumes_per_node);
+        }
         Ok(Response::new(csi::NodeGetInfoResponse {
             node_id: core.seat.id.as_str().to_owned(),
-            max_volumes_per_node: core.config.max_volumes_per_node.into(),
+            max_volumes_per_node,
             accessible_topology: has_place.then(|| csi::Topology {
                 segments: core.seat.segments.clone(),
             }),

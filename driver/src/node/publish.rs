@@ -14,6 +14,7 @@ use crate::check::{self, Form, Mode};
 use crate::gate::operate;
 use crate::host::PathKind;
 use crate::pool::NewVolume;
+use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, StagedPhase, StagedRecord, TargetRecord};
 use crate::refuse;
 use crate::units::{Access, Bytes, HostPath, PublishContext, VolumeId};
@@ -147,6 +148,9 @@ async fn grant(core: Arc<Core>, wanted: Wanted) -> Result<(), Status> {
     }
     let staged = find_staged(&core, volume, staging, record).await?;
     if let Some(staged) = staged.as_ref().filter(|_| is_repeat) {
+        if staged.ephemeral && core.has(Quirk::EphemeralRepublishForgets) {
+            return core.put_target(target, None).await;
+        }
         return repair(&core, &wanted, staged).await;
     }
     look_at_target(&core, volume, target, record).await?;
@@ -288,6 +292,9 @@ async fn repair(core: &Core, wanted: &Wanted, staged: &StagedRecord) -> Result<(
             "the volume's device is gone from this node",
         ));
     };
+    if core.has(Quirk::PublishStacksMounts) {
+        return make_visible(core, wanted, Some(staged)).await.map(drop);
+    }
     if core.is_mounted(&wanted.target, &device).await? {
         return Ok(());
     }
@@ -364,9 +371,11 @@ async fn make_visible(core: &Core, wanted: &Wanted, staged: Option<&StagedRecord
         if is_missing {
             host.create_dir(&wanted.target).await.map_err(|error| failed(&error))?;
         }
-        host.bind(&staged.path, &wanted.target, access)
-            .await
-            .map_err(|error| failed(&error))?;
+        let mut bound = host.bind(&staged.path, &wanted.target, access).await;
+        if core.has(Quirk::PublishOkWithoutMount) {
+            bound = Ok(());
+        }
+        bound.map_err(|error| failed(&error))?;
     }
     Ok(staged)
 }
@@ -401,9 +410,15 @@ async fn revoke(core: Arc<Core>, volume: VolumeId, target: HostPath) -> Result<(
     core.settle_volume(&volume).await?;
     let record = core.ledger.read(|tables| tables.targets.get(&target).cloned());
     let Some(record) = record.filter(|record| record.volume == volume) else {
+        if core.has(Quirk::UnpublishNotIdempotent) {
+            return Err(Status::internal(format!("nothing is mounted at {target}")));
+        }
         return core.sweep_unknown_target(&volume, &target).await;
     };
-    let private = core.staged(&volume).filter(|staged| staged.private);
+    let mut private = core.staged(&volume).filter(|staged| staged.private);
+    if core.has(Quirk::InlineUnpublishWrongId) {
+        private = None;
+    }
     let is_last = core.ledger.read(|tables| tables.targets_of(&volume).count() == 1);
     let staged = private.filter(|_| is_last);
     core.ledger

@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::Core;
 use crate::host::PathKind;
+use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, StagedPhase, StagedRecord, TargetRecord};
 use crate::refuse;
 use crate::units::{HostPath, VolumeId};
@@ -14,6 +15,9 @@ use crate::units::{HostPath, VolumeId};
 impl Core {
     /// Settles every leftover, then drops what a reboot has undone. What fails now is settled when a call touches it.
     pub(super) async fn settle_all(&self) {
+        if self.has(Quirk::RestartBreaksExpand) {
+            self.lose_devices();
+        }
         let volumes: Vec<VolumeId> = self.ledger.read(|tables| {
             let mut volumes: Vec<_> = tables.staged.keys().cloned().collect();
             volumes.extend(tables.targets.values().map(|record| record.volume.clone()));
@@ -170,7 +174,7 @@ impl Core {
             .await
     }
 
-    async fn put_target(&self, path: &HostPath, record: Option<TargetRecord>) -> Result<(), Status> {
+    pub(super) async fn put_target(&self, path: &HostPath, record: Option<TargetRecord>) -> Result<(), Status> {
         self.ledger
             .update(|draft| {
                 draft.target(path, record);

@@ -9,6 +9,7 @@ use super::Core;
 use crate::check;
 use crate::gate::operate;
 use crate::host::PathKind;
+use crate::quirk::Quirk;
 use crate::records::READ_ONLY_KEY;
 use crate::records::{StagedPhase, StagedRecord};
 use crate::refuse;
@@ -112,7 +113,11 @@ async fn refuse_unless_directory(core: &Core, path: &HostPath) -> Result<(), Sta
 pub(super) async fn unstage(core: &Arc<Core>, wire: &csi::NodeUnstageVolumeRequest) -> Result<(), Status> {
     let volume = check::volume_id(&wire.volume_id)?;
     let path = check::path(&core.config, "staging_target_path", &wire.staging_target_path)?;
-    let pass = core.gate.alone(&volume)?;
+    let pass = if core.has(Quirk::OppositeCallsOverlap) {
+        core.gate.enter(&[])?
+    } else {
+        core.gate.alone(&volume)?
+    };
     let span = tracing::info_span!("NodeUnstageVolume", %volume);
     let work = take_down(Arc::clone(core), volume, path);
     operate(&core.runtime, pass, span, work).await
@@ -124,6 +129,9 @@ async fn take_down(core: Arc<Core>, volume: VolumeId, path: HostPath) -> Result<
         .ledger
         .read(|tables| tables.targets_of(&volume).map(|(path, _)| path.clone()).next());
     let Some(record) = core.staged(&volume) else {
+        if core.has(Quirk::UnstageNotIdempotent) {
+            return Err(Status::internal(format!("volume {volume} is not staged")));
+        }
         // Staged by a life whose ledger is lost, if at all: what is attached and mounted here is still the volume's.
         core.unmount_own(&volume, &path).await?;
         return core.detach(&volume).await;
@@ -144,7 +152,11 @@ async fn take_down(core: Arc<Core>, volume: VolumeId, path: HostPath) -> Result<
         }),
     )
     .await?;
-    if let Err(status) = core.take_down(&volume, &record).await {
+    let mut taken = core.take_down(&volume, &record).await;
+    if core.has(Quirk::UnstageErrorDropped) {
+        taken = Ok(());
+    }
+    if let Err(status) = taken {
         // Refused before anything was undone (a file is open): the volume stays usable.
         if core.is_up(&volume, &record).await.unwrap_or(false) {
             core.put_staged(&volume, Some(record)).await?;

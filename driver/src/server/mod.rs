@@ -25,6 +25,7 @@ use crate::host::Host;
 use crate::linux::{LinuxHost, LinuxPool, Store, StoreError};
 use crate::memory::{Memory, MemoryHost, MemoryPool};
 use crate::pool::Pool;
+use crate::quirk::Quirk;
 use crate::runtime::{Disk, Runtime};
 use crate::seat::{Driver, NodeSeat, OpenError, Seat};
 
@@ -94,21 +95,29 @@ pub fn spell(error: &dyn std::error::Error) -> String {
 /// # Errors
 /// [`ServeError`].
 pub fn run(options: &Options) -> Result<(), ServeError> {
+    run_wrongly(options, None)
+}
+
+/// The same with a mistake, for test binaries: `wavetank-driver` has no way to it.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn run_wrongly(options: &Options, quirk: Option<Quirk>) -> Result<(), ServeError> {
     let socket = options.socket().map_err(ServeError::Option)?;
     options.log();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(failed("starting the threads"))?;
-    let result = runtime.block_on(serve(options, &socket));
+    let result = runtime.block_on(serve(options, &socket, quirk));
     // Work that still blocks is not waited for: whatever it does is recorded, and the next start settles it.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(options: &Options, socket: &Path) -> Result<(), ServeError> {
+async fn serve(options: &Options, socket: &Path, quirk: Option<Quirk>) -> Result<(), ServeError> {
     let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime::here());
-    let driver = open(options, &runtime).await?;
+    let driver = open(options, &runtime, quirk).await?;
     let watch = Watch::open(options.audit_log.as_deref()).map_err(failed("opening the audit log"))?;
     if let Some(address) = options.metrics_address {
         let listener = TcpListener::bind(address).await;
@@ -159,7 +168,7 @@ async fn serve(options: &Options, socket: &Path) -> Result<(), ServeError> {
 }
 
 /// Opens the driver over the backend that the options choose.
-async fn open(options: &Options, runtime: &Arc<dyn Runtime>) -> Result<Driver, ServeError> {
+async fn open(options: &Options, runtime: &Arc<dyn Runtime>, quirk: Option<Quirk>) -> Result<Driver, ServeError> {
     let config = options.config().map_err(ServeError::Option)?;
     let segments = options.segments();
     let (pool, host, disk): (Arc<dyn Pool>, Arc<dyn Host>, Disk) = match options.backend {
@@ -191,6 +200,7 @@ async fn open(options: &Options, runtime: &Arc<dyn Runtime>) -> Result<Driver, S
             segments,
             host,
         }),
+        quirk,
     };
     Driver::open(config, seat).await.map_err(ServeError::Open)
 }

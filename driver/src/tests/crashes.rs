@@ -493,7 +493,7 @@ async fn a_disk_with_something_else_on_it_is_left_alone() {
     memory.set_len(4096).unwrap();
     memory.write(0, b"precious data").unwrap();
     let disk = crate::runtime::Disk::new(memory);
-    let opened = crate::ledger::Ledger::open(disk.clone(), std::sync::Arc::new(super::rig::TestRuntime)).await;
+    let opened = crate::ledger::Ledger::open(disk.clone(), std::sync::Arc::new(super::rig::TestRuntime), false).await;
     assert!(matches!(opened.err(), Some(crate::ledger::LedgerError::Foreign)));
     let mut first = [0; 8];
     disk.read(0, &mut first).unwrap();

@@ -7,6 +7,7 @@ mod disk;
 mod lifecycle;
 mod node_refusals;
 mod pool;
+mod quirks;
 mod reboots;
 mod refusals;
 mod repeats;

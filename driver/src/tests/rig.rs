@@ -16,6 +16,7 @@ use crate::host::{
     FsUsage, Fsck, Host, HostError, HostErrorKind, HostResult, Mount, MountEntry, MountSource, NewFs, PathKind, Probe,
 };
 use crate::pool::{Extent, PoolError, PoolErrorKind, PoolResult, PoolSnapshot, PoolVolume};
+use crate::quirk::Quirk;
 use crate::runtime::{Disk, Runtime};
 use crate::seat::{Driver, NodeSeat, Seat};
 use crate::units::{
@@ -138,6 +139,8 @@ pub(super) struct World {
 /// The rig: the world, and what it takes to start the driver in it.
 pub(super) struct Rig {
     pub(super) config: Config,
+    /// The mistake that the driver makes.
+    pub(super) quirk: Option<Quirk>,
     pub(super) world: Arc<Mutex<World>>,
     pub(super) platter: Arc<Mutex<Platter>>,
     fate: Arc<Mutex<Fate>>,
@@ -175,6 +178,7 @@ impl Rig {
             platter: Arc::default(),
             fate: Arc::default(),
             lives: 0,
+            quirk: None,
         }
     }
 
@@ -208,6 +212,7 @@ impl Rig {
                 segments: zone("a"),
                 host: Arc::new(outside),
             }),
+            quirk: self.quirk,
         };
         Driver::open(self.config.clone(), seat).await
     }

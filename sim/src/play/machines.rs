@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec as KubeNodeSpec, NodeStatus};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
-use wavetank_driver::{Bytes, Disk, Driver, NodeId, Segments};
+use wavetank_driver::{Bytes, Disk, Driver, NodeId, Quirk, Segments};
 use wavetank_proto::csi::v1::controller_server::ControllerServer;
 use wavetank_proto::csi::v1::group_controller_server::GroupControllerServer;
 use wavetank_proto::csi::v1::identity_server::IdentityServer;
@@ -158,7 +158,12 @@ impl Seats {
 
 /// Starts the reference driver: it goes through the same door as every other.
 pub fn reference() -> Factory {
-    Arc::new(|seat: Seat| {
+    reference_with(None)
+}
+
+/// The same with a mistake, for mutants.
+pub fn reference_with(quirk: Option<Quirk>) -> Factory {
+    Arc::new(move |seat: Seat| {
         async move {
             let mut config: wavetank_driver::Config =
                 serde_json::from_value(seat.options).map_err(|e| format!("the options of the driver: {e}"))?;
@@ -178,6 +183,7 @@ pub fn reference() -> Factory {
                 disk: seat.disk,
                 controller: place.is_none(),
                 node: place,
+                quirk,
             };
             let driver = Driver::open(config, inner).await.map_err(|e| spell(&e))?;
             let mut services = Services::new().with(IdentityServer::new(driver.identity));
