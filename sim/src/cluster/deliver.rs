@@ -85,6 +85,9 @@ impl Cluster {
         }
         process.reset();
         process.terminating = None;
+        let name = Arc::clone(&process.name);
+        self.end_pause(&name);
+        let process = &mut self.processes[id.0 as usize];
         if let Some((_, ticket)) = process.wake.take() {
             self.board.cancel(ticket);
         }
@@ -92,7 +95,6 @@ impl Cluster {
             tasks.kill();
             self.board.stir();
         }
-        let name = Arc::clone(&process.name);
         self.calls.retain(|_, call| call.who.process != id);
         self.trace.push(Record {
             at: now,

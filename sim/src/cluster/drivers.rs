@@ -254,7 +254,7 @@ impl Cluster {
 
     /// The tamper for this call; the injection that gave it counts.
     fn tamper(&mut self, call: &Call, node: Option<&str>) -> Tamper {
-        if self.drivers.injections.is_empty() {
+        if self.drivers.injections.is_empty() || self.storm.is_over() {
             return Tamper::Pass;
         }
         let claim = self.claim_of(&call.request);
@@ -298,6 +298,7 @@ impl Cluster {
         }
         let waiting = process.die();
         let name = Arc::clone(&process.name);
+        self.end_pause(&name);
         self.board.stir();
         self.refuse_all(&waiting);
         self.trace.push(Record {
@@ -320,6 +321,24 @@ impl Cluster {
         true
     }
 
+    fn driver_named(&self, name: &str) -> Option<&DriverProcess> {
+        self.drivers.processes.iter().find(|p| &*p.name == name)
+    }
+
+    pub(super) fn driver_lane(&self, name: &str) -> Option<Lane> {
+        self.driver_named(name).map(|process| process.lane)
+    }
+
+    pub(super) fn driver_is_alive(&self, name: &str) -> bool {
+        self.driver_named(name).is_some_and(|process| !process.is_dead())
+    }
+
+    /// The driver processes that are dead.
+    pub(super) fn dead_drivers(&self) -> Vec<String> {
+        let dead = self.drivers.processes.iter().filter(|process| process.is_dead());
+        dead.map(|process| process.name.to_string()).collect()
+    }
+
     /// The driver process that a call of `who` reaches.
     fn seat(&self, who: Who, call: &Call) -> Option<usize> {
         let node = self.processes[who.process.0 as usize].node.clone();
@@ -339,12 +358,14 @@ impl Cluster {
             .is_some_and(|at| self.drivers.processes[at].is_dead())
     }
 
-    pub(super) fn send_call(&mut self, id: u64, who: Who, call: &Arc<Call>) {
+    /// `struck`: what a fault at a site does to it.
+    pub(super) fn send_call(&mut self, id: u64, who: Who, call: &Arc<Call>, struck: Option<Tamper>) {
         let on_node = call.socket == Socket::Node;
         let node = self.processes[who.process.0 as usize].node.clone().filter(|_| on_node);
-        let tamper = self.tamper(call, node.as_deref());
+        let pinned = struck.is_some();
+        let tamper = struck.unwrap_or_else(|| self.tamper(call, node.as_deref()));
         let process = &self.processes[who.process.0 as usize];
-        if tamper != Tamper::Pass {
+        if tamper != Tamper::Pass && !pinned {
             let name = Arc::clone(&process.name);
             let what = What::Fault(format!("{}: {}", call.request.method(), describe(&tamper)));
             self.trace.push(Record {
@@ -452,6 +473,21 @@ impl Cluster {
 
     /// Sends a call through its layers to a driver process that is up.
     fn carry(&mut self, id: u64, at: usize, services: Services, tamper: Tamper) {
+        self.bring(id, at, services, tamper, true);
+    }
+
+    /// Sends a call that is under way once more; whatever is answered to that goes nowhere.
+    pub(super) fn send_again(&mut self, id: u64) {
+        let Some(flight) = self.calls.get(&id) else { return };
+        let (who, call) = (flight.who, Arc::clone(&flight.call));
+        let Some(at) = self.seat(who, &call) else { return };
+        if let DriverState::Up(services) = &self.drivers.processes[at].state {
+            let services = services.clone();
+            self.bring(id, at, services, Tamper::Pass, false);
+        }
+    }
+
+    fn bring(&mut self, id: u64, at: usize, services: Services, tamper: Tamper, answers: bool) {
         let Some(flight) = self.calls.get(&id) else { return };
         let call = Arc::clone(&flight.call);
         let process = &mut self.processes[flight.who.process.0 as usize];
@@ -465,11 +501,24 @@ impl Cluster {
             board: Arc::clone(&board),
             lane,
         });
+        // A process that stands still reads no request.
+        let there = self.drivers.processes[at].lane;
+        let reads = TamperLayer {
+            tamper: if self.board.is_held(there) {
+                Tamper::Delay(Duration::ZERO)
+            } else {
+                Tamper::Pass
+            },
+            clock: Arc::new(BoardClock {
+                board: Arc::clone(&board),
+                lane: there,
+            }),
+        };
         let wire = TamperLayer {
             tamper,
             clock: Arc::clone(&clock),
         }
-        .layer(InProcess { tasks, services });
+        .layer(reads.layer(InProcess { tasks, services }));
         let wire: Wire = BoxCloneService::new(
             DeadlineLayer {
                 timeout: call.timeout,
@@ -483,7 +532,9 @@ impl Cluster {
                 disconnected: is_disconnect(&status),
                 status,
             });
-            board.after(lane, back, Due::Replied(id, result));
+            if answers {
+                board.after(lane, back, Due::Replied(id, result));
+            }
         });
         self.board.stir();
     }

@@ -7,12 +7,15 @@ mod data;
 mod deliver;
 mod drivers;
 mod faults;
+mod heal;
 mod heartbeats;
 mod latency;
 mod leftovers;
 mod nodes;
+mod pauses;
 mod perform;
 mod process;
+mod storm;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -24,12 +27,13 @@ use crate::api::{ApiServer, Change, Clock, Kind, Object, Patience, Write};
 use crate::control::{Outcome, Request, Signal};
 use crate::link::{Call, CallError, CsiReply, Services};
 use crate::runtime::{Board, Chance, Entry, Lane, Tasks, Ticket, Time, settle};
-use crate::trace::{Met, SiteBook, Trace};
+use crate::trace::{Met, Trace};
 
 pub use drivers::{BoardClock, DriverSpec, Injection, Launch, Launching, Scripted, ScriptedCall};
 pub use latency::Latency;
 pub use nodes::NodeSpec;
 pub use process::{Liveness, ProcessId, ProcessSpec};
+pub use storm::PinnedBy;
 pub use user::USER;
 
 use drivers::Drivers;
@@ -44,6 +48,8 @@ pub enum Due {
     Wake(Who),
     /// An effect reaches what it is meant for.
     Perform(Who, usize, Request),
+    /// An effect that was held up when it was met reaches what it is meant for.
+    Proceed(Who, usize, Request, Met),
     /// A process learns what came of an effect.
     Outcome(Who, usize, u64, Outcome),
     /// A watch event reaches a process.
@@ -60,6 +66,8 @@ pub enum Due {
     StartNamed(String, bool),
     /// A driver process has its services, or could not start.
     DriverUp(usize, u32, Result<Services, String>),
+    /// A process that stands still goes on.
+    GoOn(String),
 }
 
 /// One incarnation of a process: what is meant for a dead one goes nowhere.
@@ -77,6 +85,8 @@ struct InFlight {
     sent: Time,
     /// Under which names it may be struck.
     met: Met,
+    /// Its answer has been met.
+    answered: bool,
 }
 
 /// A Kubernetes storage cluster.
@@ -99,9 +109,9 @@ pub struct Cluster {
     calls: BTreeMap<u64, InFlight>,
     next_call: u64,
     changes: Vec<Change>,
-    pinned: Vec<faults::Pinned>,
-    /// Names and counts of effects; only where crashes are pinned to them.
-    sites: Option<SiteBook>,
+    storm: storm::Storm,
+    /// Until when processes stand still, by name.
+    pauses: BTreeMap<String, Time>,
     data: data::Data,
     user: Lane,
     restarts_containers: bool,
@@ -128,8 +138,8 @@ impl Cluster {
             calls: BTreeMap::new(),
             next_call: 1,
             changes: Vec::new(),
-            pinned: Vec::new(),
-            sites: None,
+            storm: storm::Storm::default(),
+            pauses: BTreeMap::new(),
             data: data::Data::default(),
             user,
             restarts_containers: true,
@@ -232,7 +242,8 @@ impl Cluster {
                     self.pump(who.process);
                 }
             }
-            Due::Perform(who, shell, request) => self.perform(who, shell, &request),
+            Due::Perform(who, shell, request) => self.perform(who, shell, request),
+            Due::Proceed(who, shell, request, met) => self.proceed(who, shell, &request, &met, None),
             Due::Outcome(who, shell, token, outcome) => self.outcome(who, shell, token, &outcome),
             Due::Deliver(who, change) => self.deliver(who, &change),
             Due::Signal(who, signal) => self.signalled(who, &signal),
@@ -249,6 +260,7 @@ impl Cluster {
                 let _ = self.start_named(&name, node);
             }
             Due::DriverUp(driver, incarnation, services) => self.driver_up(driver, incarnation, services),
+            Due::GoOn(name) => self.go_on(&name),
         }
     }
 

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Latency};
+use crate::cluster::{Cluster, Latency, PinnedBy};
 use crate::faults::{Chooser, Strike};
 use crate::link::Factory;
 use crate::oracles::Violation;
@@ -42,7 +42,7 @@ pub struct Options {
     pub drivers: BTreeMap<String, Factory>,
     /// Told after each step, with the step's number (from 1) and the number of steps.
     pub progress: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
-    /// Faults pinned beside those of the scenario, before its first step.
+    /// Faults pinned beside those of the scenario, before its first step. One that never strikes is no failure: see [`Report::struck`].
     pub strikes: Vec<Strike>,
     /// Makes the chooser of a storm. Without one the run is calm, apart from what is pinned.
     pub storm: Option<Arc<dyn Fn() -> Box<dyn Chooser> + Send + Sync>>,
@@ -103,6 +103,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
         };
         player.run(&options).await;
         let Player { cluster, failures, .. } = player;
+        let struck = cluster.struck().to_vec();
         let took = cluster.now().since(begin);
         let trace = cluster.shut_down().await;
         let secrets = Secrets::of(trace.records());
@@ -117,7 +118,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             verdict,
             trace,
             took,
-            struck: Vec::new(),
+            struck,
             violations: Vec::new(),
         }
     })
@@ -130,6 +131,9 @@ fn latency(scenario: &Scenario) -> Latency {
 impl Player<'_> {
     async fn run(&mut self, options: &Options) {
         let scenario = self.scenario;
+        if !self.brew(options) {
+            return;
+        }
         // What is pinned first of all may strike while the objects of the beginning are created.
         let pinned = scenario.steps.iter().take_while(|step| step.is_pinned()).count();
         if !(self.steps(0..pinned, options).await && self.manifests().await) {
@@ -144,6 +148,19 @@ impl Player<'_> {
             }
         }
         self.unhit();
+    }
+
+    /// Pins what the options pin, and lets the chooser of a storm in. `false` when something cannot be pinned.
+    fn brew(&mut self, options: &Options) -> bool {
+        for strike in &options.strikes {
+            if let Err(message) = self.cluster.pin(self.local_strike(strike), PinnedBy::Player) {
+                self.failures.push(Failure::new(None, format!("{strike}: {message}")));
+            }
+        }
+        if let Some(chooser) = &options.storm {
+            self.cluster.storm(chooser());
+        }
+        self.failures.is_empty()
     }
 
     /// Creates the objects of the beginning. `false` when one is refused.
@@ -185,10 +202,10 @@ impl Player<'_> {
             .map(|injection| format!("{injection} never struck"))
             .collect();
         let met = sites(self.cluster.trace());
-        for site in self.cluster.pending_sites() {
+        for Strike { at, fault } in self.cluster.pending_strikes() {
             let near =
-                nearest_site(site, &met).map_or(String::new(), |near| format!("; the nearest that was met: `{near}`"));
-            complaints.push(format!("the crash at `{site}` never struck{near}"));
+                nearest_site(at, &met).map_or(String::new(), |near| format!("; the nearest that was met: `{near}`"));
+            complaints.push(format!("the {} at `{at}` never struck{near}", fault.kind()));
         }
         self.failures
             .extend(complaints.into_iter().map(|text| Failure::new(None, text)));

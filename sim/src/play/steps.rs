@@ -9,7 +9,8 @@ use super::{KUBECTL, Player};
 use crate::api::{
     ApiError, Delete as DeleteWrite, Edit, Kind, ObjKey, ObjectRef, Patch as PatchWrite, Write as ApiWrite,
 };
-use crate::cluster::Injection;
+use crate::cluster::{Injection, PinnedBy};
+use crate::faults::{Fault, Strike};
 use crate::link::layers::Tamper;
 use crate::scenario::{
     Apply, Condition, Crash, Delete, Healed, Inject, InjectPhase, ObjectCondition, Patch, PatchType, Process, Refusal,
@@ -184,12 +185,18 @@ impl Player<'_> {
 
     async fn crash(&mut self, crash: &Crash) -> Outcome {
         let victim = crash.victim().ok_or("a crash needs a process or a site")?;
+        if let Some(site) = &crash.at {
+            let strike = Strike {
+                at: self.local_site(site),
+                fault: Fault::Crash {
+                    process: self.local_process(victim),
+                    down: crash.down,
+                },
+            };
+            return self.cluster.pin(strike, PinnedBy::Scenario);
+        }
         let (name, node) = (self.name(victim), victim.role == Role::Node);
         let down = crash.down.map(|d| d.get());
-        if let Some(site) = &crash.at {
-            let (at, site) = (self.name(&site.process), self.local_site(site));
-            return self.cluster.pin_crash(&site, &at, &name, node, down);
-        }
         self.cluster.crash_named(&name, node)?;
         match (down, node) {
             (Some(down), _) => self.cluster.start_later(&name, node, down),
@@ -218,6 +225,16 @@ impl Player<'_> {
             process: self.local_process(&site.process),
             ..site.clone()
         }
+    }
+
+    /// A fault whose processes are spelled so.
+    pub(super) fn local_strike(&self, strike: &Strike) -> Strike {
+        let mut strike = strike.clone();
+        strike.at = self.local_site(&strike.at);
+        if let Some(process) = strike.fault.process_mut() {
+            *process = self.local_process(process);
+        }
+        strike
     }
 
     /// A step whose processes are spelled so.

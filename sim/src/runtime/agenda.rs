@@ -5,7 +5,7 @@
 //! unrelated process never reorders its neighbours.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use super::time::Time;
@@ -30,6 +30,8 @@ pub struct Agenda<E> {
     slots: Vec<Option<(u64, E)>>,
     free: Vec<u32>,
     live: usize,
+    /// What was due in lanes that stand still.
+    held: BTreeMap<Arc<str>, Vec<Due>>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +53,7 @@ impl<E> Default for Agenda<E> {
             slots: Vec::new(),
             free: Vec::new(),
             live: 0,
+            held: BTreeMap::new(),
         }
     }
 }
@@ -114,13 +117,43 @@ impl<E> Agenda<E> {
     /// When the next entry is due.
     pub fn peek(&mut self) -> Option<Time> {
         while let Some(Reverse(due)) = self.heap.peek() {
-            if self.slots[due.slot as usize].is_some() {
+            if self.slots[due.slot as usize].is_none() {
+                self.free.push(due.slot);
+                self.heap.pop();
+            } else if !self.held.is_empty() && self.held.contains_key(&due.lane) {
+                let Some(Reverse(due)) = self.heap.pop() else { break };
+                self.held.entry(Arc::clone(&due.lane)).or_default().push(due);
+            } else {
                 return Some(due.at);
             }
-            self.free.push(due.slot);
-            self.heap.pop();
         }
         None
+    }
+
+    /// A lane stands still: what is due in it waits until [`Agenda::go_on`].
+    pub fn hold(&mut self, lane: Lane) {
+        let name = Arc::clone(self.lane_name(lane));
+        self.held.entry(name).or_default();
+    }
+
+    /// Whether a lane stands still.
+    pub fn is_held(&self, lane: Lane) -> bool {
+        !self.held.is_empty() && self.held.contains_key(self.lane_name(lane))
+    }
+
+    /// A lane goes on: what it has missed is due now, in its order.
+    pub fn go_on(&mut self, lane: Lane) {
+        let name = Arc::clone(self.lane_name(lane));
+        let missed = self.held.remove(&name).unwrap_or_default();
+        for (nth, due) in missed.into_iter().enumerate() {
+            // Before whatever the lane asks for from now on, in the order in which it came up.
+            let at = self.now.max(due.at);
+            self.heap.push(Reverse(Due {
+                at,
+                nth: nth as u64,
+                ..due
+            }));
+        }
     }
 
     /// Releases the next entry and moves time to it.
@@ -198,6 +231,21 @@ mod tests {
             all
         };
         assert_eq!(order(true), order(false));
+    }
+
+    #[test]
+    fn a_lane_that_stands_still_misses_nothing_and_delays_nobody() {
+        let mut agenda = Agenda::default();
+        let (a, b) = (agenda.lane("a"), agenda.lane("b"));
+        agenda.at(a, Time(2), "a2");
+        agenda.at(a, Time(1), "a1");
+        agenda.at(b, Time(3), "b3");
+        agenda.hold(a);
+        assert_eq!(drain(&mut agenda), ["b3"]);
+        agenda.at(a, Time(9), "a9");
+        agenda.at(a, Time(3), "a3");
+        agenda.go_on(a);
+        assert_eq!(drain(&mut agenda), ["a1", "a2", "a3", "a9"]);
     }
 
     #[test]

@@ -84,6 +84,21 @@ impl<E> Board<E> {
         self.agenda().pass_to(at);
     }
 
+    /// A lane stands still: what is due in it waits until [`Board::go_on`].
+    pub fn hold(&self, lane: Lane) {
+        self.agenda().hold(lane);
+    }
+
+    /// Whether a lane stands still.
+    pub fn is_held(&self, lane: Lane) -> bool {
+        self.agenda().is_held(lane)
+    }
+
+    /// A lane goes on: what it has missed is due now.
+    pub fn go_on(&self, lane: Lane) {
+        self.agenda().go_on(lane);
+    }
+
     /// How many entries wait.
     pub fn len(&self) -> usize {
         self.agenda().len()

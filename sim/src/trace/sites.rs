@@ -17,7 +17,7 @@ use crate::api::{Kind, ObjKey, Object, ObjectRef, Write, fields};
 use crate::cluster::USER;
 use crate::link::CsiRequest;
 use crate::scenario::effects::{OF_CALL, OF_WRITE};
-use crate::scenario::{DEFAULT_NAMESPACE, Phase, PlainPhase, Process, Site, made_up};
+use crate::scenario::{DEFAULT_NAMESPACE, Phase, PlainPhase, Process, Role, Site, made_up};
 
 /// Whose effect, which effect, on what.
 type Place = (String, String, String);
@@ -37,6 +37,24 @@ pub struct Met {
 }
 
 impl Met {
+    /// Whether nothing counts it: no fault can strike it.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Its first name: process, effect, object, and the number that it has there.
+    pub fn first(&self) -> Option<(&str, &str, &str, u32)> {
+        let ((process, effect, object), attempt) = self.places.first()?;
+        Some((process, effect, object, *attempt))
+    }
+
+    /// The other process that it belongs to.
+    pub fn callee(&self) -> Option<&str> {
+        let (by, ..) = self.first()?;
+        let mut others = self.places.iter().map(|((process, ..), _)| process.as_str());
+        others.find(|process| *process != by)
+    }
+
     /// Whether this is the effect of a site, its phase aside. `process` is the name of the site's process in the cluster.
     pub fn is(&self, process: &str, site: &Site) -> bool {
         let mut same = self.places.iter().filter(|(place, _)| is_at(place, process, site));
@@ -137,12 +155,14 @@ pub fn sites(trace: &Trace) -> Vec<Site> {
     sites
 }
 
-/// The site of a crash that struck before its effect began: of such an effect there is no record, but it counts.
+/// The site of a crash that struck before its effect began: of such an effect there is no record, but it counts. The crash of a bystander cuts nothing off.
 fn cut_off(text: &str) -> Option<Site> {
-    let (_, site) = text.strip_prefix("crash ")?.split_once(" at ")?;
+    let (victim, site) = text.strip_prefix("crash ")?.split_once(" at ")?;
+    let victim = Process::parse(victim.split_once(" for ").map_or(victim, |(victim, _)| victim)).ok()?;
     let site = Site::parse(site).ok()?;
     let begun = [Phase::Plain(PlainPhase::BeforeSend), Phase::Plain(PlainPhase::Before)];
-    begun.contains(&site.phase).then_some(site)
+    let falls = victim == site.process || (victim.role == Role::Node && victim.node == site.process.node);
+    (falls && begun.contains(&site.phase)).then_some(site)
 }
 
 fn reply_to(record: &Record) -> Option<u64> {

@@ -1,0 +1,49 @@
+//! Processes that end or stand still.
+//!
+//! **Crash.** *May break:* everything that a process remembers and nothing durable: work is half done, an answer never leaves, an object says what is no longer
+//! so. *Why it must survive:* a container is killed whenever its node, its memory limit or its liveness probe says so; Kubernetes and CSI promise that every
+//! step can be done again. A driver that crashes may be anywhere between two operations of its machine.
+//!
+//! **Crash of a node.** *May break:* the above for all processes of the node at once; mounts, loop devices and what was never synced are gone.
+//! *Why:* power fails. After 30 s it is back before anybody noticed; after 7 min its pods were evicted and its volumes detached by force.
+//!
+//! **Pause.** *May break:* order: what a process decided before the pause happens after it, on a world that moved on; its deadlines have passed.
+//! *Why:* a process is descheduled, throttled by its cgroup or swapped out at any moment; writes carry a resourceVersion for that reason.
+
+use super::{Fault, Spot, seconds};
+use crate::scenario::{PlainPhase, Process, Role};
+
+/// How long a process pauses: longer than the deadlines of the sidecars' calls, shorter than what makes a node lost.
+const PAUSE: u64 = 30;
+/// A crashed process starts again after its back-off, or stays away for long.
+const AWAY: u64 = 30;
+/// Long enough that a node's pods are evicted (300 s) and its volumes detached by force (360 s).
+const LOST: u64 = 420;
+
+pub(super) fn offer(spot: &Spot<'_>, menu: &mut Vec<Fault>) {
+    for process in std::iter::once(spot.process).chain(spot.callee) {
+        menu.push(crash(process, None));
+        menu.push(crash(process, Some(AWAY)));
+    }
+    if let (Role::Kubelet, Some(node)) = (spot.process.role, &spot.process.node) {
+        menu.push(crash(spot.process, Some(LOST)));
+        menu.push(crash(&Process::node(node), Some(AWAY)));
+        menu.push(crash(&Process::node(node), Some(LOST)));
+    }
+    let pauses = match spot.phase {
+        PlainPhase::Before | PlainPhase::BeforeSend => Some(spot.process),
+        PlainPhase::Received => spot.callee,
+        PlainPhase::BeforeReply | PlainPhase::AfterReply | PlainPhase::Applied => None,
+    };
+    menu.extend(pauses.map(|process| Fault::Pause {
+        process: process.clone(),
+        lasts: seconds(PAUSE).into(),
+    }));
+}
+
+fn crash(process: &Process, down: Option<u64>) -> Fault {
+    Fault::Crash {
+        process: process.clone(),
+        down: down.map(|down| seconds(down).into()),
+    }
+}
