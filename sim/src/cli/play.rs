@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::args::{Format, RunArgs};
 use super::progress::Progress;
-use super::report::{Outcome, Printer};
+use super::report::{Outcome, Printer, Told};
 use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, load};
 use crate::play::{self, Options, Verdict};
 use crate::scenario::Scenario;
@@ -210,6 +210,7 @@ impl Plan {
             seed,
             token: Token::new(scenario, seed),
             verdict: Verdict::Held,
+            violations: Vec::new(),
             took: Duration::ZERO,
             digest: None,
             trace: Vec::new(),
@@ -219,6 +220,11 @@ impl Plan {
             let report = play::play(scenario, &options);
             outcome.verdict = report.verdict;
             outcome.took = report.took;
+            let told = report
+                .violations
+                .into_iter()
+                .map(|violation| Told::of(violation, &report.trace));
+            outcome.violations = told.collect();
             self.render(&report.trace, &mut outcome);
         }));
         if let Err(panic) = played {

@@ -8,8 +8,9 @@ use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
 use super::args::{Format, RunArgs};
+use crate::oracles::Violation;
 use crate::play::{Verdict, worst};
-use crate::trace::{Token, VERSION, json::SCHEMA, text::cut};
+use crate::trace::{self, Token, Trace, VERSION, json::SCHEMA, text::cut};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -28,6 +29,8 @@ pub(super) struct Outcome {
     pub token: Token,
     /// Whether it held.
     pub verdict: Verdict,
+    /// The promises that were broken.
+    pub violations: Vec<Told>,
     /// Virtual time that passed.
     pub took: Duration,
     /// The digest of its trace, if asked for.
@@ -36,6 +39,56 @@ pub(super) struct Outcome {
     pub trace: Vec<u8>,
     /// Objects that were to be followed and never met, and what was probably meant.
     pub strangers: Vec<(String, Option<String>)>,
+}
+
+/// A broken promise, and the lines around it as they will be printed.
+pub(super) struct Told {
+    /// What was broken.
+    pub violation: Violation,
+    /// The lines around it.
+    pub story: Vec<u8>,
+}
+
+impl Told {
+    /// A violation with its story.
+    pub fn of(violation: Violation, trace: &Trace) -> Told {
+        let follow = violation
+            .objects
+            .iter()
+            .filter_map(|object| object.replacen(' ', "/", 1).parse().ok());
+        let mut story = Vec::new();
+        trace::text::around(&mut story, trace, violation.record, &follow.collect::<Vec<_>>())
+            .expect("memory takes every byte");
+        Told { violation, story }
+    }
+
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Violation {
+            promise,
+            text,
+            objects,
+            blame,
+            source,
+            ..
+        } = &self.violation;
+        writeln!(
+            out,
+            "  {BAD}broken{BAD:#} {BOLD}{}{BOLD:#}: {}",
+            promise.name, promise.says
+        )?;
+        writeln!(out, "    {}", cut(text))?;
+        writeln!(out, "    objects: {}", objects.join(", "))?;
+        writeln!(out, "    blame: {blame} ({source})")?;
+        out.write_all(&self.story)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let violation = &self.violation;
+        json!({
+            "promise": violation.promise.name, "season": violation.promise.season, "text": violation.text, "objects": violation.objects,
+            "record": violation.record, "blame": violation.blame, "source": violation.source,
+        })
+    }
 }
 
 /// Prints outcomes as they come, in order, and remembers what the summary needs.
@@ -116,7 +169,7 @@ impl Printer {
         if self.format == Format::Json {
             let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
             let line = json!({
-                "type": "summary", "runs": self.runs, "done": done, "held": of(0), "failed": of(1), "broken": of(70),
+                "type": "summary", "runs": self.runs, "done": done, "held": of(0), "failed": of(1), "unsafe": of(2), "restless": of(3), "broken": of(70),
                 "interrupted": interrupted,
             });
             return writeln!(out, "{line}");
@@ -146,7 +199,9 @@ impl Printer {
             return Ok(());
         }
         let broken = self.statuses.get(&70).copied().unwrap_or(0);
-        let failed = done - held - broken;
+        let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
+        let (safety, calm) = (of(2), of(3));
+        let failed = done - held - broken - safety - calm;
         writeln!(out)?;
         write!(
             out,
@@ -154,7 +209,12 @@ impl Printer {
             self.runs,
             plural(self.runs, "run")
         )?;
-        for (count, word) in [(failed, "failed"), (broken, "stopped by a bug of wavetank")] {
+        for (count, word) in [
+            (failed, "failed"),
+            (safety, "broke a promise of safety"),
+            (calm, "broke a promise of the calm"),
+            (broken, "stopped by a bug of wavetank"),
+        ] {
             if count > 0 {
                 write!(out, ", {BAD}{count} {word}{BAD:#}")?;
             }
@@ -205,20 +265,18 @@ fn one(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
 
 /// What was not as it should be, and how to see it again.
 fn details(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
-    match &outcome.verdict {
-        Verdict::Held => {}
-        Verdict::Failed(failures) => {
-            for failure in failures {
-                writeln!(out, "  {}", cut(&failure.to_string()))?;
-            }
-        }
-        Verdict::Broken(message) => {
-            writeln!(out, "  wavetank itself failed: {message}")?;
-            writeln!(
-                out,
-                "  This is a bug of wavetank, unless a driver of your own panicked. Please report it with the scenario and the token."
-            )?;
-        }
+    for told in &outcome.violations {
+        told.print(out)?;
+    }
+    for failure in outcome.verdict.failures() {
+        writeln!(out, "  {}", cut(&failure.to_string()))?;
+    }
+    if let Verdict::Broken(message) = &outcome.verdict {
+        writeln!(out, "  wavetank itself failed: {message}")?;
+        writeln!(
+            out,
+            "  This is a bug of wavetank, unless a driver of your own panicked. Please report it with the scenario and the token."
+        )?;
     }
     if let (false, Some(file)) = (outcome.verdict.held(), &outcome.file) {
         writeln!(out, "  again: wavetank run {} --seed {}", quoted(file), outcome.seed)?;
@@ -237,17 +295,25 @@ fn json_run(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     });
     writeln!(out, "{head}")?;
     out.write_all(&outcome.trace)?;
-    let (word, failures) = match &outcome.verdict {
-        Verdict::Held => ("held", Vec::new()),
-        Verdict::Failed(failures) => {
-            let failures = failures.iter().map(|f| json!({"place": f.place, "message": f.message}));
-            ("failed", failures.collect())
+    let failures = outcome.verdict.failures().iter();
+    let mut failures: Vec<_> = failures
+        .map(|f| json!({"place": f.place, "message": f.message}))
+        .collect();
+    let word = match &outcome.verdict {
+        Verdict::Held => "held",
+        Verdict::Failed(_) => "failed",
+        Verdict::Unsafe(_) => "unsafe",
+        Verdict::Restless(_) => "restless",
+        Verdict::Broken(message) => {
+            failures.push(json!({"place": null, "message": message}));
+            "broken"
         }
-        Verdict::Broken(message) => ("broken", vec![json!({"place": null, "message": message})]),
     };
+    let violations: Vec<_> = outcome.violations.iter().map(Told::json).collect();
     let verdict = json!({
         "type": "verdict", "scenario": outcome.name, "seed": outcome.seed, "verdict": word, "status": outcome.verdict.status(),
-        "t_ms": outcome.took.as_secs_f64() * 1e3, "failures": failures, "digest": outcome.digest,
+        "t_ms": outcome.took.as_secs_f64() * 1e3, "failures": failures, "violations": violations,
+        "digest": outcome.digest,
     });
     writeln!(out, "{verdict}")
 }
@@ -256,6 +322,8 @@ fn word(verdict: &Verdict) -> (Style, &'static str) {
     match verdict {
         Verdict::Held => (GOOD, "held"),
         Verdict::Failed(_) => (BAD, "FAILED"),
+        Verdict::Unsafe(_) => (BAD, "UNSAFE"),
+        Verdict::Restless(_) => (BAD, "UNREST"),
         Verdict::Broken(_) => (BAD, "BUG"),
     }
 }

@@ -24,9 +24,14 @@ pub(super) fn sites(args: &SitesArgs, drivers: &Drivers, streams: &mut Streams) 
     for site in trace::sites(&report.trace) {
         writeln!(streams.out, "{site}")?;
     }
-    if let play::Verdict::Failed(failures) = &report.verdict {
+    if !report.verdict.held() {
         // It may have ended before its end.
-        let first = failures.first().map(ToString::to_string).unwrap_or_default();
+        let first = report
+            .verdict
+            .failures()
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         writeln!(
             streams.err,
             "wavetank: the run did not hold, later sites may be missing: {first}"

@@ -75,8 +75,15 @@ impl Cluster {
         self.data.storages.push((driver.into(), storage));
     }
 
-    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
-        self.data.storages.iter().map(|(_, storage)| storage)
+    /// The storage systems, with the names of their drivers.
+    pub fn storages(&self) -> &[(Arc<str>, Storage)] {
+        &self.data.storages
+    }
+
+    /// The storage system behind a driver.
+    pub fn storage(&self, driver: &str) -> Option<&Storage> {
+        let found = self.data.storages.iter().find(|(name, _)| **name == *driver);
+        found.map(|(_, storage)| storage)
     }
 
     /// How the witness knows a volume.

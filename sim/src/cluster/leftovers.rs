@@ -1,31 +1,129 @@
-//! What must not be left when everything a scenario made is gone again.
+//! What must not be left when nothing is under way any more: everything that belongs to no object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use wavetank_driver::host::MountSource;
 
-use super::Cluster;
-use crate::api::{Kind, fields};
+use super::{Cluster, Liveness};
+use crate::api::{Kind, ObjKey, fields};
+use crate::host::Machine;
+
+/// Where kubelet keeps what drivers stage.
+const STAGED: &str = "/var/lib/kubelet/plugins/kubernetes.io/csi";
+
+/// What the pods of a node have.
+#[derive(Default)]
+struct Used<'a> {
+    /// The UIDs of pods.
+    pods: BTreeSet<&'a str>,
+    /// Handles of volumes.
+    handles: BTreeSet<&'a str>,
+    /// Some pod has a volume whose handle nobody but kubelet knows.
+    inline: bool,
+}
 
 impl Cluster {
     /// Everything that belongs to nothing, as sentences' subjects, in a fixed order.
     pub fn leftovers(&self) -> Vec<String> {
+        let mut left = self.strays();
+        self.held_back(&mut left);
+        left
+    }
+
+    /// Everything that belongs to no object, in a fixed order.
+    pub fn strays(&self) -> Vec<String> {
         let mut left = Vec::new();
-        let volumes = || self.api.list::<PersistentVolume>();
-        let handles: BTreeSet<&str> = volumes()
-            .filter_map(|v| fields::volume_handle(v))
-            .map(|(_, handle)| handle)
-            .collect();
-        for storage in self.storages() {
-            left.extend(
-                storage
-                    .volumes()
-                    .iter()
-                    .map(|v| v.id.to_string())
-                    .filter(|h| !handles.contains(h.as_str()))
-                    .map(|h| format!("volume {h} in the storage system")),
-            );
+        let used = self.used_by_node();
+        self.in_storage(&used, &mut left);
+        for attachment in self.api.list::<VolumeAttachment>() {
+            let (node, volume) = (&*attachment.spec.node_name, fields::attachment_volume(attachment));
+            let handle = self.get::<PersistentVolume>(&ObjKey::cluster(volume));
+            let handle = handle.and_then(|volume| fields::volume_handle(volume));
+            let wanted = handle.is_some_and(|(_, h)| used.get(node).is_some_and(|used| used.handles.contains(h)));
+            if !wanted && !fields::is_deleting(&attachment.metadata) {
+                let key = ObjKey::of(&attachment.metadata);
+                left.push(crate::api::ObjectRef::new(Kind::VolumeAttachment, key).to_string());
+            }
         }
+        for (node, machine) in self.machines() {
+            // Where no kubelet runs, nobody can clean up.
+            let kubelet = self.process(&format!("kubelet/{node}"));
+            if kubelet.is_none_or(|id| self.liveness(id) == Liveness::Running) {
+                on_machine(node, machine, used.get(&**node), &mut left);
+            }
+        }
+        left
+    }
+
+    fn used_by_node(&self) -> BTreeMap<&str, Used<'_>> {
+        let mut used: BTreeMap<&str, Used<'_>> = BTreeMap::new();
+        for pod in self.api.list::<Pod>() {
+            let node = fields::pod_node(pod);
+            if node.is_empty() || fields::is_terminated(pod) {
+                continue;
+            }
+            let here = used.entry(node).or_default();
+            here.pods.insert(fields::uid(&pod.metadata));
+            here.inline |= fields::pod_volumes(pod).iter().any(|volume| volume.csi.is_some());
+            for claim in fields::pod_claims(pod) {
+                let key = ObjKey::new(fields::namespace(&pod.metadata), claim.claim.as_ref());
+                let bound = self
+                    .get::<PersistentVolumeClaim>(&key)
+                    .map(|claim| fields::claim_volume(claim));
+                let volume = bound.and_then(|name| self.get::<PersistentVolume>(&ObjKey::cluster(name)));
+                here.handles
+                    .extend(volume.and_then(|v| fields::volume_handle(v)).map(|(_, handle)| handle));
+            }
+        }
+        used
+    }
+
+    /// Volumes that no PersistentVolume stands for, snapshots without content, and exports to nodes that have no use for them.
+    fn in_storage(&self, used: &BTreeMap<&str, Used<'_>>, left: &mut Vec<String>) {
+        let volumes = self.api.list::<PersistentVolume>();
+        let handles: BTreeSet<&str> = volumes
+            .filter_map(|v| fields::volume_handle(v))
+            .map(|(_, h)| h)
+            .collect();
+        let inline = used.values().any(|used| used.inline);
+        let attachments: Vec<_> = self.api.list::<VolumeAttachment>().collect();
+        for (_, storage) in self.storages() {
+            for volume in storage.volumes() {
+                let handle = volume.id.as_str();
+                if !handles.contains(handle) {
+                    if !inline {
+                        left.push(format!("volume {handle} in the storage system"));
+                    }
+                    continue;
+                }
+                for (node, _) in &volume.exports {
+                    let attached = attachments.iter().any(|attachment| {
+                        let named = ObjKey::cluster(fields::attachment_volume(attachment));
+                        let found = self
+                            .get::<PersistentVolume>(&named)
+                            .and_then(|v| fields::volume_handle(v));
+                        attachment.spec.node_name == node.as_str() && found.is_some_and(|(_, h)| h == handle)
+                    });
+                    let needed = used
+                        .get(node.as_str())
+                        .is_some_and(|used| used.handles.contains(handle));
+                    if !attached && !needed {
+                        left.push(format!("the export of volume {handle} to {node}"));
+                    }
+                }
+            }
+            let known = self.api.objects(Kind::VolumeSnapshotContent).count();
+            if known == 0 {
+                let snapshots = storage.snapshots().into_iter();
+                left.extend(snapshots.map(|id| format!("snapshot {id} in the storage system")));
+            }
+        }
+    }
+
+    /// Objects whose deletion does not end.
+    fn held_back(&self, left: &mut Vec<String>) {
         for kind in [
             Kind::PersistentVolumeClaim,
             Kind::PersistentVolume,
@@ -35,48 +133,51 @@ impl Cluster {
             Kind::VolumeSnapshotContent,
         ] {
             for object in self.api.objects(kind).filter(|o| fields::is_deleting(o.meta())) {
-                let held = object.meta().finalizers.as_deref().unwrap_or_default();
-                left.push(format!(
-                    "{} (being deleted, held by {})",
-                    object.to_ref(),
-                    if held.is_empty() {
-                        "nobody".into()
-                    } else {
-                        held.join(", ")
-                    }
-                ));
+                let held = fields::finalizers(object.meta());
+                let by = if held.is_empty() {
+                    "nobody".to_owned()
+                } else {
+                    held.join(", ")
+                };
+                left.push(format!("{} (being deleted, held by {by})", object.to_ref()));
             }
         }
-        if self.api.count(Kind::Pod) == 0 {
-            let attachments = self
-                .api
-                .objects(Kind::VolumeAttachment)
-                .filter(|o| !fields::is_deleting(o.meta()));
-            left.extend(attachments.map(|o| o.to_ref().to_string()));
-            for (node, machine) in self.machines() {
-                let inventory = machine.inventory();
-                left.extend(
-                    inventory
-                        .mounts
-                        .iter()
-                        .map(|mount| format!("the mount {} on {node}", mount.target)),
-                );
-                left.extend(
-                    inventory
-                        .devices
-                        .iter()
-                        .map(|(device, _, volume)| format!("the device {device} of {volume} on {node}")),
-                );
-                // Kubelet itself leaves the bare directory behind where a driver does not stage; with its record beside it, it was staged.
-                let staged = machine.paths_below("/var/lib/kubelet/plugins/kubernetes.io/csi");
-                left.extend(
-                    staged
-                        .into_iter()
-                        .filter(|(path, _)| path.ends_with("/vol_data.json"))
-                        .map(|(path, _)| format!("the staging record {path} on {node}")),
-                );
-            }
+    }
+}
+
+/// Mounts, devices and kubelet's records of what no pod of the node uses.
+fn on_machine(node: &str, machine: &Machine, used: Option<&Used<'_>>, left: &mut Vec<String>) {
+    let none = Used::default();
+    let used = used.unwrap_or(&none);
+    let inventory = machine.inventory();
+    let handle_of = |source: &MountSource| {
+        let device = source.device()?;
+        let found = inventory.devices.iter().find(|(path, ..)| path == device);
+        found.map(|(_, _, volume)| volume.as_str())
+    };
+    for mount in &inventory.mounts {
+        let target = mount.target.as_str();
+        let pod = target
+            .strip_prefix("/var/lib/kubelet/pods/")
+            .and_then(|rest| rest.split('/').next());
+        let wanted = match pod {
+            Some(uid) => used.pods.contains(uid),
+            None => used.inline || handle_of(&mount.source).is_some_and(|handle| used.handles.contains(handle)),
+        };
+        if !wanted {
+            left.push(format!("the mount {target} on {node}"));
         }
-        left
+    }
+    for (device, _, volume) in &inventory.devices {
+        if !used.handles.contains(volume.as_str()) && !used.inline {
+            left.push(format!("the device {device} of {volume} on {node}"));
+        }
+    }
+    // Kubelet itself leaves the bare directory behind where a driver does not stage; with its record beside it, it was staged. After a reboot it leaves
+    // that record, too, where no pod's directory leads to it.
+    if used.handles.is_empty() && machine.boots() == 1 {
+        let staged = machine.paths_below(STAGED).into_iter();
+        let records = staged.filter(|(path, _)| path.ends_with("/vol_data.json"));
+        left.extend(records.map(|(path, _)| format!("the staging record {path} on {node}")));
     }
 }

@@ -14,6 +14,7 @@
 
 mod cache;
 mod cell;
+mod deed;
 mod device;
 mod disk;
 mod errno;
@@ -34,6 +35,7 @@ mod volume;
 mod witness;
 
 pub use cell::{BLOCK, Backing, Cell, Found, Origin, ReadBack, Stamp, VolumeKey};
+pub use deed::Deed;
 pub use disk::{ModelDisk, OpenDisk};
 pub use errno::Errno;
 pub use filesystem::FsImage;

@@ -17,6 +17,7 @@ use wavetank_driver::{
 };
 
 use super::cell::Found;
+use super::deed::Deed;
 use super::errno::Errno;
 use super::extents;
 use super::filesystem::FsImage;
@@ -110,6 +111,8 @@ struct State {
     generation: u64,
     /// What nobody has taken yet, oldest first.
     fates: Vec<Fate>,
+    /// Everything that was done, oldest first.
+    deeds: Vec<Deed>,
 }
 
 struct Place {
@@ -151,6 +154,7 @@ impl Storage {
             reachable: true,
             generation: 0,
             fates: Vec::new(),
+            deeds: Vec::new(),
         })))
     }
 
@@ -178,6 +182,15 @@ impl Storage {
     /// What became of the bytes of volumes since the last time this was asked, oldest first.
     pub fn take_fates(&self) -> Vec<Fate> {
         std::mem::take(&mut self.state().fates)
+    }
+
+    /// What was done to it, without the first `known` deeds. For oracles.
+    pub fn deeds_after(&self, known: usize) -> Vec<Deed> {
+        self.state()
+            .deeds
+            .get(known..)
+            .map(<[Deed]>::to_vec)
+            .unwrap_or_default()
     }
 
     /// A machine has a device for an export from now on, or has it no longer.
@@ -270,7 +283,15 @@ impl Storage {
         let mut state = self.state();
         let volume = state.volumes.get_mut(id).ok_or(Errno::Io)?;
         let alive = volume.exports.get(node).is_some_and(|e| e.generation == generation);
-        if alive { io(volume) } else { Err(Errno::Io) }
+        if !alive {
+            return Err(Errno::Io);
+        }
+        let done = io(volume);
+        if let Some(over) = volume.formatted.take() {
+            let volume = id.clone();
+            state.deeds.push(Deed::Formatted { volume, over });
+        }
+        done
     }
 
     /// A number that no other mount of this storage system has.
@@ -287,8 +308,16 @@ impl State {
 
     /// Ends a node's way to a volume.
     fn cut_off(&mut self, id: &VolumeId, node: &NodeId) {
-        let ended = self.volumes.get_mut(id).and_then(|v| v.exports.remove(node));
-        if ended.is_some_and(|export| export.in_use) {
+        let Some(ended) = self.volumes.get_mut(id).and_then(|v| v.exports.remove(node)) else {
+            return;
+        };
+        let in_use = ended.in_use;
+        self.deeds.push(Deed::CutOff {
+            volume: id.clone(),
+            node: node.clone(),
+            in_use,
+        });
+        if in_use {
             self.fates.push(Fate::CutOff(id.clone()));
         }
     }
@@ -359,9 +388,15 @@ impl Managed<'_> {
             content,
             trouble: String::new(),
             unreadable: false,
+            formatted: None,
         };
         let shown = self.0.shown(&new.id, &volume);
         self.0.volumes.insert(new.id.clone(), volume);
+        self.0.deeds.push(Deed::Created {
+            volume: new.id.clone(),
+            size: new.size,
+            source: new.source.clone(),
+        });
         if let Some(source) = &new.source {
             let source = match source {
                 Source::Volume(id) => id.to_string(),
@@ -440,6 +475,7 @@ impl Managed<'_> {
         }
         if let Some(volume) = self.0.volumes.remove(id) {
             self.0.fates.push(Fate::Deleted(id.to_string()));
+            self.0.deeds.push(Deed::Deleted(id.clone()));
             let place = &mut self.0.places[volume.place];
             place.promised -= volume.size.0;
             if self.0.forgets_to_discard {
@@ -470,6 +506,11 @@ impl Managed<'_> {
         }
         at.promised += size.0 - old.0;
         self.volume_mut(id)?.size = size;
+        self.0.deeds.push(Deed::Resized {
+            volume: id.clone(),
+            from: old,
+            to: size,
+        });
         Ok(size)
     }
 
@@ -552,6 +593,11 @@ impl Managed<'_> {
                 in_use: false,
             },
         );
+        self.0.deeds.push(Deed::Exported {
+            volume: id.clone(),
+            node: node.clone(),
+            access,
+        });
         Ok(context)
     }
 
@@ -581,6 +627,7 @@ impl Managed<'_> {
                 snapshots,
                 volumes,
                 fates,
+                deeds,
                 ..
             } = &mut *self.0;
             if let (None, Some(volume)) = (snapshots.get(&cut.id), volumes.get(&cut.volume)) {
@@ -596,6 +643,10 @@ impl Managed<'_> {
                     source: cut.volume.to_string(),
                     copy: cut.id.to_string(),
                 });
+                deeds.push(Deed::Cut {
+                    snapshot: cut.id.clone(),
+                    volume: cut.volume.clone(),
+                });
             }
         }
         Ok(new.iter().filter_map(|cut| self.snapshot(&cut.id)).collect())
@@ -604,6 +655,7 @@ impl Managed<'_> {
     pub(super) fn delete_snapshot(&mut self, id: &SnapshotId) {
         if self.0.snapshots.remove(id).is_some() {
             self.0.fates.push(Fate::Deleted(id.to_string()));
+            self.0.deeds.push(Deed::SnapshotDeleted(id.clone()));
         }
     }
 

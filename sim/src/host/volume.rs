@@ -76,6 +76,8 @@ pub(super) struct Volume {
     pub content: Arc<Content>,
     pub trouble: String,
     pub unreadable: bool,
+    /// A file system was made on it just now, and whether there was something before.
+    pub formatted: Option<bool>,
 }
 
 impl Volume {
@@ -105,6 +107,7 @@ impl Volume {
 
     /// Puts a file system on it.
     pub(super) fn format(&mut self, image: FsImage) {
+        self.formatted = Some(self.content.probe() != Probe::Blank);
         Arc::make_mut(&mut self.content).fs = Some(image);
     }
 

@@ -3,13 +3,26 @@
 //! One file each, whose header says *Promise*, *Why*, *Source* and *Mutant*. Safety oracles look after every record of the trace; oracles of the calm look when
 //! the storm is over, everything is healed, and the run has had its time to settle.
 
+mod facts;
+mod leftovers;
+mod one_writer;
+mod order;
+mod panel;
+mod same_answer;
+mod settles;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
+use crate::host::Deed;
 use crate::runtime::Time;
-use crate::trace::Record;
+use crate::trace::{Lore, Record};
+
+pub use facts::{Driver, Facts, Open, State, Volume, Way, is_multi_node, node_of};
+pub use panel::{Panel, promises};
+pub use settles::unsettled;
 
 /// When a promise must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +43,8 @@ pub struct Promise {
     pub says: &'static str,
     /// When it must hold.
     pub season: Season,
+    /// What says so: a section of the CSI specification, a page of the Kubernetes documentation.
+    pub source: &'static str,
 }
 
 /// Who is to blame for a violation.
@@ -81,8 +96,48 @@ pub struct Violation {
 pub struct View<'a> {
     /// The cluster, to look at.
     pub cluster: &'a Cluster,
+    /// What the records before this one have shown.
+    pub facts: &'a Facts,
     /// The record that is judged, by its place in the trace; at the end the number of records.
     pub nth: usize,
+    /// The moment of that record; at the end the present one.
+    pub at: Time,
+}
+
+impl View<'_> {
+    /// A violation that shows here.
+    pub fn broken(
+        &self,
+        promise: &'static Promise,
+        blame: (Party, &'static str),
+        text: String,
+        objects: Vec<String>,
+    ) -> Violation {
+        let (blame, source) = blame;
+        Violation {
+            promise,
+            text,
+            objects,
+            at: self.at,
+            record: self.nth,
+            blame,
+            source,
+        }
+    }
+
+    /// What a driver's volume is called: the claim that it serves, or the volume itself. Reads the whole trace: only for a violation.
+    pub fn volume(&self, handle: &str) -> String {
+        match self.lore().latest_claim_of_handle(handle) {
+            Some(claim) if &*claim.namespace == "default" => format!("pvc {}", claim.name),
+            Some(claim) => format!("pvc {claim}"),
+            None => format!("volume {handle}"),
+        }
+    }
+
+    /// What belongs to what. Reads the whole trace: only for a violation.
+    pub fn lore(&self) -> Lore {
+        Lore::of(self.cluster.trace().records())
+    }
 }
 
 /// Judges one promise over one run.
@@ -91,7 +146,14 @@ pub trait Oracle: Send {
     fn promise(&self) -> &'static Promise;
 
     /// Looks at the next record of the trace. Called for each, in order, right after it was made.
-    fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>);
+    fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {
+        let _ = (record, view, found);
+    }
+
+    /// Looks at what was done to the storage system behind a driver, before the record that comes next.
+    fn deed(&mut self, driver: &str, deed: &Deed, view: &View<'_>, found: &mut Vec<Violation>) {
+        let _ = (driver, deed, view, found);
+    }
 
     /// The run is over and has settled.
     fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {

@@ -100,12 +100,13 @@ impl Player<'_> {
     /// Waits until a condition holds.
     pub(super) async fn wait(&mut self, condition: &Condition, within: Duration) -> Result<(), String> {
         let until = self.now() + within.min(FOREVER);
-        let books = &mut self.books;
+        let (books, panel) = (&mut self.books, &mut self.panel);
         let mut last = None;
         let mut seen = None;
         let held = self
             .cluster
             .run_until(until, |cluster| {
+                panel.look(cluster);
                 if !books.catch_up(cluster.trace()) && seen.is_some() {
                     return false;
                 }
@@ -141,9 +142,13 @@ impl Player<'_> {
             Expectation::Leftovers(leftovers) => {
                 let within = leftovers.within.map(|d| d.get()).unwrap_or_default();
                 let until = self.now() + within;
+                let panel = &mut self.panel;
                 let settled = self
                     .cluster
-                    .run_until(until, |cluster| cluster.leftovers().is_empty())
+                    .run_until(until, |cluster| {
+                        panel.look(cluster);
+                        cluster.leftovers().is_empty()
+                    })
                     .await;
                 if settled {
                     Ok(())

@@ -9,6 +9,7 @@ mod flags;
 mod judge;
 mod machines;
 mod pods;
+mod season;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use crate::cluster::{Cluster, Latency, PinnedBy};
 use crate::faults::{Chooser, Strike};
 use crate::link::Factory;
-use crate::oracles::Violation;
+use crate::oracles::{Panel, Violation};
 use crate::runtime::{Time, run};
 use crate::scenario::{Scenario, Step};
 use crate::trace::{Secrets, Trace, nearest_site, sites};
@@ -34,7 +35,7 @@ pub use machines::reference;
 pub use verdict::{Failure, Verdict, worst};
 
 /// How a scenario is played.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Options {
     /// The seed. Zero unless said otherwise.
     pub seed: u64,
@@ -46,6 +47,21 @@ pub struct Options {
     pub strikes: Vec<Strike>,
     /// Makes the chooser of a storm. Without one the run is calm, apart from what is pinned.
     pub storm: Option<Arc<dyn Fn() -> Box<dyn Chooser> + Send + Sync>>,
+    /// Whether oracles judge. Only a benchmark says no.
+    pub oracles: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            seed: 0,
+            drivers: BTreeMap::new(),
+            progress: None,
+            strikes: Vec::new(),
+            storm: None,
+            oracles: true,
+        }
+    }
 }
 
 /// What became of a scenario.
@@ -72,6 +88,7 @@ struct Player<'a> {
     scenario: &'a Scenario,
     cluster: Cluster,
     books: Books,
+    panel: Panel,
     failures: Vec<Failure>,
 }
 
@@ -90,7 +107,10 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
         assemble(&mut cluster, &scenario.cluster, &options.drivers);
         assemble::boot(&mut cluster, &scenario.cluster).await;
         let begin = cluster.now();
+        let mut panel = if options.oracles { Panel::new() } else { Panel::silent() };
+        panel.look(&cluster);
         cluster.trace_mut().begin(begin);
+        panel.begin();
         if scenario.steps.iter().any(Step::is_pinned) {
             cluster.count_sites();
         }
@@ -99,19 +119,29 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             scenario: &scenario,
             cluster,
             books,
+            panel,
             failures: Vec::new(),
         };
         player.run(&options).await;
-        let Player { cluster, failures, .. } = player;
+        let took = player.end().await.since(begin);
+        let Player {
+            cluster,
+            failures,
+            panel,
+            ..
+        } = player;
         let struck = cluster.struck().to_vec();
-        let took = cluster.now().since(begin);
         let trace = cluster.shut_down().await;
         let secrets = Secrets::of(trace.records());
         let scrub = |failure: Failure| Failure {
             message: secrets.scrub(&failure.message).into_owned(),
             ..failure
         };
-        let verdict = Verdict::of(failures.into_iter().map(scrub).collect());
+        let mut violations = panel.into_violations();
+        for violation in &mut violations {
+            violation.text = secrets.scrub(&violation.text).into_owned();
+        }
+        let verdict = Verdict::of(failures.into_iter().map(scrub).collect(), &violations);
         Report {
             scenario: scenario.name.clone(),
             seed: options.seed,
@@ -119,7 +149,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             trace,
             took,
             struck,
-            violations: Vec::new(),
+            violations,
         }
     })
 }
@@ -172,7 +202,7 @@ impl Player<'_> {
                 self.failures.push(Failure::new(manifest.place.as_ref(), message));
                 return false;
             }
-            self.cluster.run_for(KUBECTL).await;
+            self.run_for(KUBECTL).await;
         }
         true
     }
@@ -213,5 +243,17 @@ impl Player<'_> {
 
     fn now(&self) -> Time {
         self.cluster.now()
+    }
+
+    /// Lets time pass; the oracles look on.
+    async fn run_for(&mut self, duration: Duration) {
+        let until = self.now() + duration;
+        let panel = &mut self.panel;
+        self.cluster
+            .run_until(until, |cluster| {
+                panel.look(cluster);
+                false
+            })
+            .await;
     }
 }

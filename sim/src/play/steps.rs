@@ -39,7 +39,7 @@ impl Player<'_> {
             Step::Taint(taint) => self.taint(taint).await,
             Step::Untaint(untaint) => self.untaint(untaint).await,
             Step::Run(duration) => {
-                self.cluster.run_for(duration.get()).await;
+                self.run_for(duration.get()).await;
                 Ok(())
             }
             Step::Restart(process) => self.stop_then_start(process, Some(Duration::ZERO)).await,
@@ -61,7 +61,7 @@ impl Player<'_> {
         apply.judge_reading()?;
         let mut refused: Option<ApiError> = None;
         for manifest in &apply.manifests {
-            self.cluster.run_for(KUBECTL).await;
+            self.run_for(KUBECTL).await;
             if let Err(error) = self.cluster.create_or_merge(manifest) {
                 refused = Some(error);
                 break;
@@ -72,7 +72,7 @@ impl Player<'_> {
     }
 
     async fn patch(&mut self, patch: &Patch) -> Outcome {
-        self.cluster.run_for(KUBECTL).await;
+        self.run_for(KUBECTL).await;
         let edit = match patch.type_ {
             PatchType::Json => Edit::Json(patch.patch.clone()),
             PatchType::Merge => Edit::Merge(patch.patch.clone()),
@@ -90,7 +90,7 @@ impl Player<'_> {
     }
 
     async fn delete(&mut self, delete: &Delete) -> Outcome {
-        self.cluster.run_for(KUBECTL).await;
+        self.run_for(KUBECTL).await;
         let targets = self.targets(&delete.target)?;
         for target in &targets {
             let grace_seconds = if delete.force {
@@ -131,13 +131,13 @@ impl Player<'_> {
     }
 
     async fn schedulable(&mut self, node: &str, schedulable: bool) -> Outcome {
-        self.cluster.run_for(KUBECTL).await;
+        self.run_for(KUBECTL).await;
         let verb = if schedulable { "uncordon" } else { "cordon" };
         self.node_edit(node, verb, Edit::Unschedulable(!schedulable))
     }
 
     async fn taint(&mut self, taint: &Taint) -> Outcome {
-        self.cluster.run_for(KUBECTL).await;
+        self.run_for(KUBECTL).await;
         let mut taints = self.taints(&taint.node)?;
         let wanted = k8s_openapi::api::core::v1::Taint {
             key: taint.key.clone(),
@@ -151,7 +151,7 @@ impl Player<'_> {
     }
 
     async fn untaint(&mut self, untaint: &Untaint) -> Outcome {
-        self.cluster.run_for(KUBECTL).await;
+        self.run_for(KUBECTL).await;
         let mut taints = self.taints(&untaint.node)?;
         taints.retain(|t| t.key != untaint.key || untaint.effect.is_some_and(|e| e.as_str() != t.effect));
         self.node_edit(&untaint.node, "untaint", Edit::Taints(taints))
@@ -170,7 +170,7 @@ impl Player<'_> {
             .stop_named(&self.name(process), process.role == Role::Node)?;
         match down {
             Some(down) => {
-                self.cluster.run_for(down).await;
+                self.run_for(down).await;
                 self.cluster
                     .start_named(&self.name(process), process.role == Role::Node)
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::oracles::{Season, Violation};
 use crate::scenario::Place;
 
 /// One thing that was not as it should be.
@@ -20,6 +21,10 @@ pub enum Verdict {
     Held,
     /// Something is not: exit status 1.
     Failed(Vec<Failure>),
+    /// A promise of safety is broken: exit status 2.
+    Unsafe(Vec<Failure>),
+    /// A promise of the calm is broken: exit status 3.
+    Restless(Vec<Failure>),
     /// A bug of ours: exit status 70.
     Broken(String),
 }
@@ -44,12 +49,25 @@ impl fmt::Display for Failure {
 }
 
 impl Verdict {
-    /// The verdict over these failures.
-    pub fn of(failures: Vec<Failure>) -> Verdict {
-        if failures.is_empty() {
+    /// The verdict over failures of the scenario and broken promises.
+    pub fn of(failures: Vec<Failure>, violations: &[Violation]) -> Verdict {
+        let seasons = || violations.iter().map(|violation| violation.promise.season);
+        if seasons().any(|season| season == Season::Safety) {
+            Verdict::Unsafe(failures)
+        } else if seasons().any(|season| season == Season::Calm) {
+            Verdict::Restless(failures)
+        } else if failures.is_empty() {
             Verdict::Held
         } else {
             Verdict::Failed(failures)
+        }
+    }
+
+    /// What of the scenario itself is not as expected.
+    pub fn failures(&self) -> &[Failure] {
+        match self {
+            Verdict::Failed(failures) | Verdict::Unsafe(failures) | Verdict::Restless(failures) => failures,
+            Verdict::Held | Verdict::Broken(_) => &[],
         }
     }
 
@@ -58,11 +76,13 @@ impl Verdict {
         *self == Verdict::Held
     }
 
-    /// 0 held, 1 an expectation failed or a pinned fault was not reached, 70 a bug of ours.
+    /// 0 held, 1 an expectation failed or a pinned fault was not reached, 2 safety, 3 calm, 70 a bug of ours.
     pub fn status(&self) -> u8 {
         match self {
             Verdict::Held => 0,
             Verdict::Failed(_) => 1,
+            Verdict::Unsafe(_) => 2,
+            Verdict::Restless(_) => 3,
             Verdict::Broken(_) => 70,
         }
     }

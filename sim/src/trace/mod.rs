@@ -35,6 +35,7 @@ use crate::runtime::Time;
 
 pub use follow::{Follow, strangers};
 pub use legend::LEGEND;
+pub use lore::{Lore, volume_id};
 pub use secrets::Secrets;
 pub use sites::{Met, SiteBook, nearest_site, sites};
 pub use text::TextOptions;
@@ -160,6 +161,11 @@ impl Trace {
         if !self.off {
             self.records.push(record);
         }
+    }
+
+    /// Forgets what came after the first `shown` records.
+    pub fn truncate(&mut self, shown: usize) {
+        self.records.truncate(shown);
     }
 
     /// The digest of everything that happened since the trace began: BLAKE3 over its JSON lines, as hexadecimal digits. Equal digests mean equal runs.

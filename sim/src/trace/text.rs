@@ -63,6 +63,41 @@ pub fn write(out: &mut dyn io::Write, trace: &Trace, options: &TextOptions) -> i
     Ok(())
 }
 
+/// How many records lead up to a moment, and how many follow it.
+const BEFORE: usize = 12;
+const AFTER: usize = 2;
+
+/// Writes the lines of a trace around its `nth` record, each with its number: those about some objects if there are any, else all.
+///
+/// # Errors
+/// What the stream says.
+pub fn around(out: &mut dyn io::Write, trace: &Trace, nth: usize, follow: &[Follow]) -> io::Result<()> {
+    let records = trace.records();
+    let lore = Lore::of(records);
+    let filter = Filter::new(follow, records, &lore);
+    let options = TextOptions::default();
+    let fits = |at: &usize| *at == nth || (is_shown(&records[*at], &options) && filter.passes(*at));
+    let mut shown: Vec<usize> = (0..nth.min(records.len())).rev().filter(fits).take(BEFORE).collect();
+    shown.reverse();
+    shown.extend((nth.min(records.len())..records.len()).filter(fits).take(1 + AFTER));
+    let names = shown.iter().map(|at| records[*at].process.chars().count());
+    let page = Page {
+        manner: Manner {
+            lore: &lore,
+            verbose: false,
+        },
+        secrets: Secrets::of(records),
+        origin: trace.origin(),
+        width: names.max().unwrap_or(0).clamp(NARROWEST, WIDEST),
+    };
+    for at in shown {
+        let mark = if at == nth { "►" } else { " " };
+        write!(out, "  {mark} {DIM}#{at:<5}{DIM:#}")?;
+        page.put(out, &[&records[at]])?;
+    }
+    Ok(())
+}
+
 fn is_shown(record: &Record, options: &TextOptions) -> bool {
     match &record.what {
         // What is not there is what cleaning up usually finds.

@@ -1,0 +1,424 @@
+//! What a run has shown so far of drivers, volumes and their ways to nodes: read off the records, one by one, at a cost that follows activity.
+//!
+//! ```text
+//! attached   No ──ControllerPublish──► Maybe ──OK──► Yes ──ControllerUnpublish──► Maybe ──OK──► No      staged, published: alike
+//! ```
+//!
+//! It is what the cluster can know from the answers it had, not what the storage system or a machine holds. Oracles compare the two.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tonic::Code;
+use wavetank_proto::csi::v1 as csi;
+use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
+
+use crate::api::{Object, fields, names};
+use crate::cluster::Cluster;
+use crate::link::{Call, CsiReply, CsiRequest, Socket};
+use crate::runtime::Time;
+use crate::trace::{ProcessChange, Record, What, volume_id};
+
+/// What the answers so far say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It is not so.
+    #[default]
+    No,
+    /// Nobody can tell: the call is under way, or failed with a code that leaves it open.
+    Maybe,
+    /// It is so.
+    Yes,
+}
+
+/// A volume's way to one node.
+#[derive(Clone, Debug, Default)]
+pub struct Way {
+    /// Attached by the controller.
+    pub attached: State,
+    /// A detach was asked for since the last attach was acknowledged.
+    pub detach_asked: bool,
+    /// Staged on the node.
+    pub staged: State,
+    /// Published on the node, by target path.
+    pub published: BTreeMap<String, State>,
+    /// The boot of the machine to which `staged` and `published` belong.
+    boots: u64,
+}
+
+/// A volume of a driver.
+#[derive(Clone, Debug, Default)]
+pub struct Volume {
+    /// The name that CreateVolume was asked for.
+    pub name: Option<String>,
+    /// Whether one node at a time may use it, as far as its access modes were seen.
+    pub single_node: Option<bool>,
+    /// DeleteVolume was sent.
+    pub delete_asked: bool,
+    /// Its ways to nodes.
+    pub ways: BTreeMap<String, Way>,
+}
+
+/// A driver.
+#[derive(Clone, Debug, Default)]
+pub struct Driver {
+    /// `STAGE_UNSTAGE_VOLUME`; unknown until the driver was asked.
+    pub stages: Option<bool>,
+    /// `PUBLISH_UNPUBLISH_VOLUME`; unknown until the driver was asked.
+    pub attaches: Option<bool>,
+    /// Its volumes, by handle.
+    pub volumes: BTreeMap<String, Volume>,
+    /// Snapshots whose deletion was asked for.
+    pub snapshots_to_go: BTreeSet<String>,
+    /// The names of the nodes by the ids that the driver gave them.
+    nodes: BTreeMap<String, String>,
+}
+
+impl Driver {
+    /// The Kubernetes name of a node that the driver calls so.
+    pub fn node<'a>(&'a self, id: &'a str) -> &'a str {
+        self.nodes.get(id).map_or(id, String::as_str)
+    }
+
+    /// A volume by its handle.
+    pub fn volume(&self, handle: &str) -> Option<&Volume> {
+        self.volumes.get(handle)
+    }
+}
+
+/// A call that nobody has answered yet.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// The caller.
+    pub process: Arc<str>,
+    /// The call.
+    pub call: Arc<Call>,
+    /// What was so of its object when it was sent.
+    before: State,
+}
+
+/// Everything that is known.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    drivers: BTreeMap<Arc<str>, Driver>,
+    open: BTreeMap<u64, Open>,
+    /// Calls whose answers are not the driver's own.
+    tampered: BTreeSet<u64>,
+    latest: Option<u64>,
+    /// Volumes whose PersistentVolume went, or would go, without them.
+    retained: BTreeSet<String>,
+    /// When a node was last seen as anything but ready.
+    troubled: BTreeMap<String, Time>,
+}
+
+/// The node on which a process runs, from its name.
+pub fn node_of(process: &str) -> Option<&str> {
+    process.split_once('/').map(|(_, node)| node)
+}
+
+impl Facts {
+    /// A driver by its name.
+    pub fn driver(&self, name: &str) -> Option<&Driver> {
+        self.drivers.get(name)
+    }
+
+    /// A volume by driver and handle.
+    pub fn volume(&self, driver: &str, handle: &str) -> Option<&Volume> {
+        self.driver(driver)?.volume(handle)
+    }
+
+    /// A volume's way to a node.
+    pub fn way(&self, driver: &str, handle: &str, node: &str) -> Option<&Way> {
+        self.volume(driver, handle)?.ways.get(node)
+    }
+
+    /// Calls under way, oldest first.
+    pub fn open(&self) -> impl Iterator<Item = (u64, &Open)> {
+        self.open.iter().map(|(id, open)| (*id, open))
+    }
+
+    /// Whether the answer to a call is the driver's own, and not an injected one.
+    pub fn is_honest(&self, call: u64) -> bool {
+        !self.tampered.contains(&call)
+    }
+
+    /// Volumes that are kept on purpose: their last PersistentVolume was to be retained.
+    pub fn retained(&self) -> impl Iterator<Item = &str> {
+        self.retained.iter().map(String::as_str)
+    }
+
+    /// When a node was last seen not ready, tainted or gone.
+    pub fn troubled(&self, node: &str) -> Option<Time> {
+        self.troubled.get(node).copied()
+    }
+
+    /// Learns from one more record.
+    pub(super) fn take(&mut self, record: &Record, cluster: &Cluster) {
+        match &record.what {
+            What::Call { id, call } => {
+                let before = self.sent(&record.process, call, cluster);
+                let open = Open {
+                    process: Arc::clone(&record.process),
+                    call: Arc::clone(call),
+                    before,
+                };
+                self.open.insert(*id, open);
+                self.latest = Some(*id);
+            }
+            What::Reply { id, call, result, .. } => {
+                let before = self.open.remove(id).map_or(State::Maybe, |open| open.before);
+                match result {
+                    Ok(reply) => self.granted(&record.process, call, reply),
+                    Err(status) => self.refused(&record.process, call, status.code(), before),
+                }
+            }
+            What::Fault(text) => self.fault(text),
+            What::Process(ProcessChange::Killed | ProcessChange::Exited(_)) => {
+                self.open.retain(|_, open| open.process != record.process);
+            }
+            What::Write {
+                result: Ok(written), ..
+            } => self.object(&written.object, record.at),
+            What::Write { .. } | What::Process(_) | What::Machine { .. } | What::Step(_) => {}
+        }
+    }
+
+    /// The trace says of an injected answer which call it struck by standing right behind it.
+    fn fault(&mut self, text: &str) {
+        let Some(id) = self.latest else { return };
+        if self
+            .open
+            .get(&id)
+            .is_some_and(|open| text.starts_with(open.call.request.method()))
+        {
+            self.tampered.insert(id);
+        }
+    }
+
+    fn object(&mut self, object: &Object, now: Time) {
+        if let Object::PersistentVolume(volume) = object
+            && let Some((_, handle)) = fields::volume_handle(volume)
+        {
+            match fields::reclaim_policy(volume) {
+                "Retain" => drop(self.retained.insert(handle.to_owned())),
+                _ => drop(self.retained.remove(handle)),
+            }
+        }
+        let Object::Node(node) = object else { return };
+        let tainted = fields::taints(node)
+            .iter()
+            .any(|taint| taint.key == names::TAINT_OUT_OF_SERVICE);
+        if tainted || fields::is_deleting(&node.metadata) || !fields::is_node_ready(node) {
+            self.troubled.insert(fields::name(&node.metadata).to_owned(), now);
+        }
+    }
+
+    fn driver_mut(&mut self, name: &Arc<str>) -> &mut Driver {
+        self.drivers.entry(Arc::clone(name)).or_default()
+    }
+
+    fn volume_mut(&mut self, call: &Call) -> Option<&mut Volume> {
+        let id = volume_id(&call.request)?;
+        let driver = self.driver_mut(&call.driver);
+        if !driver.volumes.contains_key(id) {
+            driver.volumes.insert(id.to_owned(), Volume::default());
+        }
+        driver.volumes.get_mut(id)
+    }
+
+    /// The way that a call is about, as of the machine's present boot.
+    fn way_mut(&mut self, process: &str, call: &Call, cluster: &Cluster) -> Option<&mut Way> {
+        let node = self.node_of_call(process, call)?;
+        let boots = cluster.machine(&node).map_or(1, crate::host::Machine::boots);
+        let way = self.volume_mut(call)?.ways.entry(node).or_default();
+        if way.boots != boots {
+            way.boots = boots;
+            way.staged = State::No;
+            way.published.clear();
+        }
+        Some(way)
+    }
+
+    /// The node that a call is about.
+    pub fn node_of_call(&self, process: &str, call: &Call) -> Option<String> {
+        let id = match &call.request {
+            CsiRequest::ControllerPublishVolume(r) => &r.node_id,
+            CsiRequest::ControllerUnpublishVolume(r) => &r.node_id,
+            _ if call.socket == Socket::Node => return node_of(process).map(str::to_owned),
+            _ => return None,
+        };
+        Some(
+            self.driver(&call.driver)
+                .map_or(id.as_str(), |driver| driver.node(id))
+                .to_owned(),
+        )
+    }
+
+    /// A call leaves: what was so before?
+    fn sent(&mut self, process: &str, call: &Call, cluster: &Cluster) -> State {
+        match &call.request {
+            CsiRequest::DeleteVolume(_) => {
+                if let Some(volume) = self.volume_mut(call) {
+                    volume.delete_asked = true;
+                }
+                return State::Maybe;
+            }
+            CsiRequest::DeleteSnapshot(request) => {
+                let driver = self.driver_mut(&call.driver);
+                driver.snapshots_to_go.insert(request.snapshot_id.clone());
+                return State::Maybe;
+            }
+            CsiRequest::ControllerPublishVolume(r) => self.modes(call, r.volume_capability.iter()),
+            CsiRequest::NodeStageVolume(r) => self.modes(call, r.volume_capability.iter()),
+            CsiRequest::NodePublishVolume(r) => self.modes(call, r.volume_capability.iter()),
+            CsiRequest::ControllerUnpublishVolume(r) if r.node_id.is_empty() => {
+                let ways = self.volume_mut(call).map(|volume| volume.ways.values_mut());
+                for way in ways.into_iter().flatten() {
+                    way.detach_asked = true;
+                    way.attached = way.attached.min(State::Maybe);
+                }
+                return State::Maybe;
+            }
+            _ => {}
+        }
+        let Some(way) = self.way_mut(process, call, cluster) else {
+            return State::Maybe;
+        };
+        let (before, after) = match &call.request {
+            CsiRequest::ControllerPublishVolume(_) => (way.attached, way.attached.max(State::Maybe)),
+            CsiRequest::ControllerUnpublishVolume(_) => {
+                way.detach_asked = true;
+                (way.attached, way.attached.min(State::Maybe))
+            }
+            CsiRequest::NodeStageVolume(_) => (way.staged, way.staged.max(State::Maybe)),
+            CsiRequest::NodeUnstageVolume(_) => (way.staged, way.staged.min(State::Maybe)),
+            CsiRequest::NodePublishVolume(r) => {
+                let before = way.published.get(&r.target_path).copied().unwrap_or_default();
+                (before, before.max(State::Maybe))
+            }
+            CsiRequest::NodeUnpublishVolume(r) => {
+                let before = way.published.get(&r.target_path).copied().unwrap_or_default();
+                (before, before.min(State::Maybe))
+            }
+            _ => return State::Maybe,
+        };
+        way.set(&call.request, after);
+        before
+    }
+
+    fn granted(&mut self, process: &str, call: &Call, reply: &CsiReply) {
+        match (&call.request, reply) {
+            (CsiRequest::CreateVolume(request), CsiReply::CreateVolume(reply)) => self.created(call, request, reply),
+            (_, CsiReply::NodeGetInfo(reply)) => {
+                if let Some(node) = node_of(process) {
+                    let driver = self.driver_mut(&call.driver);
+                    driver.nodes.insert(reply.node_id.clone(), node.to_owned());
+                }
+            }
+            (_, CsiReply::NodeGetCapabilities(reply)) => {
+                use csi::node_service_capability::{Type, rpc};
+                let stages = reply.capabilities.iter().any(|c| match &c.r#type {
+                    Some(Type::Rpc(rpc)) => rpc.r#type() == rpc::Type::StageUnstageVolume,
+                    None => false,
+                });
+                self.driver_mut(&call.driver).stages = Some(stages);
+            }
+            (_, CsiReply::ControllerGetCapabilities(reply)) => {
+                use csi::controller_service_capability::{Type, rpc};
+                let attaches = reply.capabilities.iter().any(|c| match &c.r#type {
+                    Some(Type::Rpc(rpc)) => rpc.r#type() == rpc::Type::PublishUnpublishVolume,
+                    None => false,
+                });
+                self.driver_mut(&call.driver).attaches = Some(attaches);
+            }
+            (CsiRequest::ControllerUnpublishVolume(r), _) if r.node_id.is_empty() => {
+                let ways = self.volume_mut(call).map(|volume| volume.ways.values_mut());
+                ways.into_iter().flatten().for_each(|way| way.attached = State::No);
+            }
+            (request, _) => self.settled(process, call, request.after_ok()),
+        }
+    }
+
+    /// The answer says for certain what is so of what the call is about.
+    fn settled(&mut self, process: &str, call: &Call, state: Option<State>) {
+        let Some((node, state)) = self.node_of_call(process, call).zip(state) else {
+            return;
+        };
+        let way = self.volume_mut(call).and_then(|volume| volume.ways.get_mut(&node));
+        let Some(way) = way else { return };
+        if matches!(call.request, CsiRequest::ControllerPublishVolume(_)) && state == State::Yes {
+            way.detach_asked = false;
+        }
+        way.set(&call.request, state);
+    }
+
+    fn created(&mut self, call: &Call, request: &csi::CreateVolumeRequest, reply: &csi::CreateVolumeResponse) {
+        let Some(made) = &reply.volume else { return };
+        let driver = self.driver_mut(&call.driver);
+        let volume = driver.volumes.entry(made.volume_id.clone()).or_default();
+        volume.name = Some(request.name.clone());
+        volume.delete_asked = false;
+        volume.single_node = Some(!request.volume_capabilities.iter().any(is_multi_node));
+    }
+
+    fn modes<'a>(&mut self, call: &Call, capabilities: impl Iterator<Item = &'a csi::VolumeCapability>) {
+        let multi = capabilities.into_iter().any(is_multi_node);
+        let Some(volume) = self.volume_mut(call) else { return };
+        volume.single_node = Some(volume.single_node.unwrap_or(true) && !multi);
+    }
+
+    /// A final error leaves what was before; any other leaves it open.
+    fn refused(&mut self, process: &str, call: &Call, code: Code, before: State) {
+        let begins = call.request.after_ok() == Some(State::Yes);
+        let open = matches!(
+            code,
+            Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::ResourceExhausted | Code::Aborted
+        );
+        if begins && !open && before == State::No {
+            self.settled(process, call, Some(State::No));
+        }
+    }
+}
+
+impl Way {
+    fn set(&mut self, request: &CsiRequest, state: State) {
+        match request {
+            CsiRequest::ControllerPublishVolume(_) | CsiRequest::ControllerUnpublishVolume(_) => self.attached = state,
+            CsiRequest::NodeStageVolume(_) | CsiRequest::NodeUnstageVolume(_) => self.staged = state,
+            CsiRequest::NodePublishVolume(csi::NodePublishVolumeRequest { target_path, .. })
+            | CsiRequest::NodeUnpublishVolume(csi::NodeUnpublishVolumeRequest { target_path, .. }) => match state {
+                State::No => drop(self.published.remove(target_path)),
+                State::Maybe | State::Yes => drop(self.published.insert(target_path.clone(), state)),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// What is so of the object of a request when it was answered with OK.
+trait AfterOk {
+    fn after_ok(&self) -> Option<State>;
+}
+
+impl AfterOk for CsiRequest {
+    fn after_ok(&self) -> Option<State> {
+        match self {
+            CsiRequest::ControllerPublishVolume(_)
+            | CsiRequest::NodeStageVolume(_)
+            | CsiRequest::NodePublishVolume(_) => Some(State::Yes),
+            CsiRequest::ControllerUnpublishVolume(_)
+            | CsiRequest::NodeUnstageVolume(_)
+            | CsiRequest::NodeUnpublishVolume(_) => Some(State::No),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a capability lets several nodes use the volume.
+pub fn is_multi_node(capability: &csi::VolumeCapability) -> bool {
+    let mode = capability.access_mode.map(|mode| mode.mode());
+    matches!(
+        mode,
+        Some(Mode::MultiNodeReaderOnly | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter)
+    )
+}

@@ -1,0 +1,39 @@
+//! *Promise*: when all is over, nothing is left that belongs to nothing: no volume, snapshot, export, mount, device, staging or publishing directory,
+//! attachment.
+//!
+//! *Why*: what nobody owns nobody deletes. Leaked volumes cost money, leaked mounts and devices block the next pod, months later.
+//!
+//! *Source*: CSI v1.12, "Volume Lifecycle"; `bugs.md` calls it I1 no-leak and I14 bounded.
+//!
+//! *Mutant*: `create-leaks-when-wait-fails` (D03), `delete-trusts-backend` (D11), `provisioner-forgets-in-progress` (S01).
+
+use super::{Oracle, Party, Promise, Season, View, Violation};
+
+/// The promise.
+pub static PROMISE: Promise = Promise {
+    name: "no-leftovers",
+    says: "in the calm nothing is left that belongs to nothing",
+    season: Season::Calm,
+    source: "CSI v1.12, Volume Lifecycle and the idempotency of DeleteVolume",
+};
+
+/// Judges [`PROMISE`].
+#[derive(Default)]
+pub(super) struct NoLeftovers;
+
+impl Oracle for NoLeftovers {
+    fn promise(&self) -> &'static Promise {
+        &PROMISE
+    }
+
+    fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
+        for left in view.cluster.strays() {
+            if view.facts.retained().any(|handle| left.contains(handle)) {
+                continue;
+            }
+            let text = format!("{left} belongs to nothing and is still there");
+            let blame = (Party::Undefined, "whoever dropped it: the last lines about it say who");
+            found.push(view.broken(&PROMISE, blame, text, vec![left]));
+        }
+    }
+}
