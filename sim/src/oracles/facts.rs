@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tonic::Code;
+use tonic::{Code, Status};
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
 
@@ -17,7 +17,7 @@ use crate::api::{Object, fields, names};
 use crate::cluster::Cluster;
 use crate::link::{Call, CsiReply, CsiRequest, Socket};
 use crate::runtime::Time;
-use crate::trace::{ProcessChange, Record, What, volume_id};
+use crate::trace::{ProcessChange, Record, What};
 
 /// What the answers so far say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +111,9 @@ pub struct Facts {
     troubled: BTreeMap<String, Time>,
 }
 
+/// What faults say where they answer for a driver.
+const INJECTED: &str = "injected by a fault";
+
 /// The node on which a process runs, from its name.
 pub fn node_of(process: &str) -> Option<&str> {
     process.split_once('/').map(|(_, node)| node)
@@ -138,8 +141,9 @@ impl Facts {
     }
 
     /// Whether the answer to a call is the driver's own, and not an injected one.
-    pub fn is_honest(&self, call: u64) -> bool {
-        !self.tampered.contains(&call)
+    pub fn is_honest<T>(&self, call: u64, answer: &Result<T, Status>) -> bool {
+        let by_fault = answer.as_ref().is_err_and(|status| status.message() == INJECTED);
+        !by_fault && !self.tampered.contains(&call)
     }
 
     /// Volumes that are kept on purpose: their last PersistentVolume was to be retained.
@@ -218,7 +222,7 @@ impl Facts {
     }
 
     fn volume_mut(&mut self, call: &Call) -> Option<&mut Volume> {
-        let id = volume_id(&call.request)?;
+        let id = call.request.volume_id()?;
         let driver = self.driver_mut(&call.driver);
         if !driver.volumes.contains_key(id) {
             driver.volumes.insert(id.to_owned(), Volume::default());

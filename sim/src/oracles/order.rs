@@ -11,7 +11,7 @@
 
 use super::{Facts, Oracle, Party, Promise, Season, State, View, Violation, Way};
 use crate::link::{Call, CsiRequest};
-use crate::trace::{Record, What, volume_id};
+use crate::trace::{Record, What};
 
 /// The promise.
 pub static PROMISE: Promise = Promise {
@@ -35,7 +35,7 @@ impl Oracle for Order {
 
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {
         let What::Call { call, .. } = &record.what else { return };
-        let Some(handle) = volume_id(&call.request) else { return };
+        let Some(handle) = call.request.volume_id() else { return };
         let Some(wrong) = out_of_order(&record.process, call, handle, view) else {
             return;
         };
@@ -126,11 +126,11 @@ fn may_be_forced(node: &str, view: &View<'_>) -> bool {
 
 /// Whether an opposite call for the same volume at the same place is under way.
 fn overlaps(facts: &Facts, call: &Call, process: &str, opposite: impl Fn(&CsiRequest) -> bool) -> bool {
-    let handle = volume_id(&call.request);
+    let handle = call.request.volume_id();
     facts.open().any(|(_, open)| {
         *open.process == *process
             && open.call.driver == call.driver
-            && volume_id(&open.call.request) == handle
+            && open.call.request.volume_id() == handle
             && opposite(&open.call.request)
     })
 }

@@ -50,7 +50,7 @@ impl Oracle for SameAnswer {
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {
         match &record.what {
             What::Call { call, .. } => self.sent(call, &record.process),
-            What::Reply { id, call, result, .. } if view.facts.is_honest(*id) => {
+            What::Reply { id, call, result, .. } if view.facts.is_honest(*id, result) => {
                 let Some(subject) = subject(call, &record.process) else {
                     return;
                 };

@@ -35,7 +35,7 @@ use crate::runtime::Time;
 
 pub use follow::{Follow, strangers};
 pub use legend::LEGEND;
-pub use lore::{Lore, volume_id};
+pub use lore::Lore;
 pub use secrets::Secrets;
 pub use sites::{Met, SiteBook, nearest_site, sites};
 pub use text::TextOptions;
