@@ -73,11 +73,11 @@ fn sites(scenario: &Scenario) -> Vec<String> {
 }
 
 fn failure(report: &Report) -> String {
-    match &report.verdict {
-        Verdict::Held => String::new(),
-        Verdict::Failed(failures) => failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        Verdict::Broken(message) => panic!("{message}"),
+    if let Verdict::Broken(message) = &report.verdict {
+        panic!("{message}");
     }
+    let failures = report.verdict.failures().iter();
+    failures.map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What Kubernetes itself leaves behind: a kubelet that dies while it unstages knows nothing of the volume afterwards, because reconstruction looks into

@@ -107,6 +107,8 @@ pub struct Facts {
     latest: Option<u64>,
     /// Volumes whose PersistentVolume went, or would go, without them.
     retained: BTreeSet<String>,
+    /// Nodes on which a kubelet died.
+    restarted: BTreeSet<String>,
     /// When a node was last seen as anything but ready.
     troubled: BTreeMap<String, Time>,
 }
@@ -146,6 +148,16 @@ impl Facts {
         !by_fault && !self.tampered.contains(&call)
     }
 
+    /// Whether a kubelet that died may have forgotten a volume on its node: it died between asking the driver to stage or unstage it and the answer, and
+    /// reconstruction looks only into the directories of pods.
+    pub fn may_be_forgotten(&self, node: &str) -> bool {
+        let volumes = self.drivers.values().flat_map(|driver| driver.volumes.values());
+        self.restarted.contains(node)
+            && volumes
+                .filter_map(|volume| volume.ways.get(node))
+                .any(|way| way.staged != State::No)
+    }
+
     /// Volumes that are kept on purpose: their last PersistentVolume was to be retained.
     pub fn retained(&self) -> impl Iterator<Item = &str> {
         self.retained.iter().map(String::as_str)
@@ -179,6 +191,9 @@ impl Facts {
             What::Fault(text) => self.fault(text),
             What::Process(ProcessChange::Killed | ProcessChange::Exited(_)) => {
                 self.open.retain(|_, open| open.process != record.process);
+                if let Some(node) = record.process.strip_prefix("kubelet/") {
+                    self.restarted.insert(node.to_owned());
+                }
             }
             What::Write {
                 result: Ok(written), ..

@@ -28,7 +28,7 @@ impl Oracle for NoLeftovers {
 
     fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
         for left in view.cluster.strays() {
-            if view.facts.retained().any(|handle| left.contains(handle)) {
+            if view.facts.retained().any(|handle| left.contains(handle)) || is_forgotten(&left, view) {
                 continue;
             }
             let text = format!("{left} belongs to nothing and is still there");
@@ -36,4 +36,11 @@ impl Oracle for NoLeftovers {
             found.push(view.broken(&PROMISE, blame, text, vec![left]));
         }
     }
+}
+
+/// Whether kubelet itself leaves it behind: it died while it staged or unstaged.
+fn is_forgotten(left: &str, view: &View<'_>) -> bool {
+    let staged = left.contains("/plugins/kubernetes.io/csi/") || left.starts_with("the device ");
+    let node = left.rsplit_once(" on ").map(|(_, node)| node);
+    staged && node.is_some_and(|node| view.facts.may_be_forgotten(node))
 }
