@@ -47,7 +47,7 @@ fn sources() -> BTreeMap<String, String> {
     }
     let root = root();
     let mut paths = Vec::new();
-    for part in ["proto", "driver", "sim", "tests", "examples"] {
+    for part in ["proto", "driver", "conform", "sim", "tests", "examples"] {
         let dir = root.join(part);
         if dir.is_dir() {
             collect(&dir, &mut paths);

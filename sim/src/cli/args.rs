@@ -31,6 +31,8 @@ pub(super) enum Command {
     Run(RunArgs),
     /// List the sites of a scenario: where a crash can be pinned (`crash: {at: …}`).
     Sites(SitesArgs),
+    /// Check a CSI driver against the specification: whichever it is, behind its socket.
+    Conform(Box<super::conform::ConformArgs>),
     /// Print the JSON Schema of scenario files, for editors.
     Schema,
     /// Explain the signs of the trace.

@@ -4,6 +4,7 @@
 //! a terminal. A reader of the output that goes away ends it silently.
 
 mod args;
+mod conform;
 mod play;
 mod progress;
 mod report;
@@ -74,6 +75,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
     let done = match &args.command {
         Command::Run(args) => play::run(args, drivers, &mut streams),
         Command::Sites(args) => sites::sites(args, drivers, &mut streams),
+        Command::Conform(args) => conform::conform(args, &mut streams),
         Command::Schema => print(&mut streams, &format!("{:#}\n", scenario::schema())),
         Command::Legend => print(&mut streams, crate::trace::LEGEND),
     };
