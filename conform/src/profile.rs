@@ -47,7 +47,7 @@ pub struct Profile {
 
 /// A driver that could not even be asked what it is.
 #[derive(Debug, thiserror::Error)]
-#[error("{method} was answered with {code:?}: {message}")]
+#[error("{method} was answered with {}: {message}", crate::lab::spell(*code))]
 pub struct Unreachable {
     /// The call.
     pub method: &'static str,
