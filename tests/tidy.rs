@@ -229,6 +229,22 @@ fn each_mistake_is_one_line_of_the_driver() {
 }
 
 #[test]
+fn each_mistake_is_one_line_of_the_cluster() {
+    let declared = "sim/src/mutants/wrong.rs";
+    for wrong in variants(declared, "Wrong") {
+        let all = readers(&wrong, "sim/src", declared);
+        let listed = readers(&wrong, "sim/src/mutants", declared);
+        assert_eq!(listed, 1, "{wrong} is listed in the catalogue");
+        assert_eq!(
+            all - listed,
+            1,
+            "{wrong} is read at {} lines, and not at one",
+            all - listed
+        );
+    }
+}
+
+#[test]
 fn who_deploys_the_driver_cannot_make_it_wrong() {
     for file in [
         "driver/src/main.rs",

@@ -19,21 +19,21 @@ macro_rules! quirks {
             pub const ALL: &'static [Quirk] = &[$(Quirk::$variant,)+];
 
             /// Its name on a command line.
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self {
                     $(Quirk::$variant => $name,)+
                 }
             }
 
             /// What the driver does, as one sentence.
-            pub fn says(self) -> &'static str {
+            pub const fn says(self) -> &'static str {
                 match self {
                     $(Quirk::$variant => $says.trim_ascii(),)+
                 }
             }
 
             /// The real bug it is modelled on, by its number in `docs/mutants.md`.
-            pub fn bug(self) -> &'static str {
+            pub const fn bug(self) -> &'static str {
                 match self {
                     $(Quirk::$variant => $bug,)+
                 }

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod host;
 pub mod kubelet;
 pub mod link;
+pub mod mutants;
 pub mod oracles;
 pub mod play;
 pub mod release;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 
+use crate::mutants::{self, Mutant};
+use crate::scenario::nearest;
 use crate::trace::{Follow, Token};
 
 /// What `--help` says below the options.
@@ -62,6 +64,9 @@ pub(super) struct RunArgs {
     /// Repeat the run that printed this token.
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["seed", "seeds"])]
     pub token: Option<Token>,
+    /// Put a known bug into the driver or into a part of Kubernetes (docs/mutants.md): does the scenario notice?
+    #[arg(long, value_name = "NAME", value_parser = mutant, conflicts_with = "token")]
+    pub mutant: Option<&'static Mutant>,
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: Format,
@@ -122,6 +127,14 @@ fn seed(text: &str) -> Result<u64, String> {
         )),
         Ok(seed) => Ok(seed),
     }
+}
+
+fn mutant(text: &str) -> Result<&'static Mutant, String> {
+    mutants::find(text).ok_or_else(|| {
+        let near = nearest(text, mutants::MUTANTS.iter().map(Mutant::name));
+        let near = near.map_or(String::new(), |near| format!(": did you mean `{near}`?"));
+        format!("there is no mutant of that name{near}")
+    })
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {

@@ -15,6 +15,7 @@ use super::args::{Format, RunArgs};
 use super::progress::Progress;
 use super::report::{Outcome, Printer, Told};
 use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, load};
+use crate::mutants::Mutant;
 use crate::play::{self, Options, Verdict};
 use crate::scenario::Scenario;
 use crate::trace::{self, TextOptions, Token, Trace};
@@ -27,6 +28,7 @@ struct Plan {
     scenarios: Vec<Scenario>,
     seeds: std::ops::Range<u64>,
     drivers: Drivers,
+    mutant: Option<&'static Mutant>,
     format: Format,
     /// How a trace is rendered; `None` when it is not.
     text: Option<TextOptions>,
@@ -56,6 +58,7 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         }),
         seeds,
         drivers: drivers.clone(),
+        mutant: args.mutant,
         format: args.format,
         digest: args.digest,
         scenarios,
@@ -193,6 +196,7 @@ impl Plan {
         let mut options = Options {
             seed,
             drivers: self.drivers.clone(),
+            mutant: self.mutant,
             ..Options::default()
         };
         if runs == 1 {

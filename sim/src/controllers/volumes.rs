@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::api::Index;
 use crate::control::{AnyShell, Shell};
+use crate::mutants::Wrong;
 
 use super::binder::{self, Binder};
 use super::ephemeral::{self, EphemeralVolumes};
@@ -24,6 +25,8 @@ pub struct Flags {
     pub enable_garbage_collector: bool,
     /// `--concurrent-gc-syncs`: workers of the garbage collector.
     pub concurrent_gc_syncs: usize,
+    /// A mistake that it is to make. `None`: none.
+    pub wrong: Option<Wrong>,
 }
 
 impl Default for Flags {
@@ -35,6 +38,7 @@ impl Default for Flags {
             concurrent_ephemeralvolume_syncs: 5,
             enable_garbage_collector: true,
             concurrent_gc_syncs: 20,
+            wrong: None,
         }
     }
 }
@@ -52,10 +56,11 @@ pub fn controller_manager_shells(flags: &Flags) -> Vec<Box<dyn AnyShell>> {
     let binder = Binder::new(binder::Flags {
         pvclaimbinder_sync_period: flags.pvclaimbinder_sync_period,
         enable_dynamic_provisioning: flags.enable_dynamic_provisioning,
+        wrong: flags.wrong,
     });
     let mut shells: Vec<Box<dyn AnyShell>> = vec![
         Box::new(Shell::new(binder)),
-        Box::new(Shell::new(ClaimProtection)),
+        Box::new(Shell::new(ClaimProtection::new(flags.wrong))),
         Box::new(Shell::new(VolumeProtection::default())),
         Box::new(Shell::new(ClassProtection::default())),
         Box::new(Shell::new(EphemeralVolumes::new(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::mutants::Wrong;
 pub use crate::release::Kubelet as Constants;
 
 /// Flags and configuration fields of kubelet by their real names, with the defaults of v1.36.
@@ -21,6 +22,8 @@ pub struct Flags {
     pub sync_frequency: Duration,
     /// `volumeStatsAggPeriod`: between two statistics of a pod's volumes, times 1.0 to 2.0.
     pub volume_stats_agg_period: Duration,
+    /// A mistake that it is to make. `None`: none.
+    pub wrong: Option<Wrong>,
 }
 
 impl Default for Flags {
@@ -33,6 +36,7 @@ impl Default for Flags {
             node_status_update_frequency: Duration::from_secs(10),
             sync_frequency: Duration::from_secs(60),
             volume_stats_agg_period: Duration::from_secs(60),
+            wrong: None,
         }
     }
 }

@@ -33,6 +33,7 @@ use super::volume::{PodRef, VolumeName, VolumeSpec};
 use super::{Memory, Turn, View};
 use crate::api::ObjKey;
 use crate::control::{Effect, Outcome};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 
 /// Where a pass stands.
@@ -205,7 +206,7 @@ fn need(turn: &Turn<'_>, name: &VolumeName, volume: &DesiredVolume, pod: &PodRef
         .size
         .zip(actual.claim_size)
         .is_some_and(|(want, have)| want > have);
-    if grown && !actual.expansion_refused {
+    if grown && !actual.expansion_refused && turn.kubelet.flags.wrong != Some(Wrong::ExpansionMissed) {
         return Need::Expand;
     }
     Need::Nothing
@@ -269,7 +270,8 @@ fn release_devices(turn: &mut Turn<'_>) {
     });
     let idle = idle.map(|(name, v)| (name.clone(), Arc::clone(&v.spec), v.device, v.attached));
     for (name, spec, device, attached) in idle.collect::<Vec<_>>() {
-        if device == Device::NotMounted {
+        let careless = turn.kubelet.flags.wrong == Some(Wrong::SkipsUnstage);
+        if device == Device::NotMounted || careless {
             detach(turn, &name, attached);
         } else {
             unmount_device(turn, &name, &spec);

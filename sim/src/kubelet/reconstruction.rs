@@ -12,6 +12,7 @@ use super::paths::{Paths, VolumeRecord, record_in, unescape};
 use super::volume::{PodRef, Source, VolumeSpec};
 use crate::control::{Effect, Outcome};
 use crate::link::{MachineAnswer, MachineOp};
+use crate::mutants::Wrong;
 
 /// A walk under way: what is still to be looked at.
 #[derive(Clone, Debug)]
@@ -85,6 +86,9 @@ impl Walk {
 }
 
 fn found(turn: &mut Turn<'_>, uid: &str, name: &str, bytes: &[u8], block: bool) {
+    if turn.kubelet.flags.wrong == Some(Wrong::RestartForgetsMounts) {
+        return;
+    }
     let Ok(record) = VolumeRecord::decode(bytes) else {
         return;
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::api::Patience;
 use crate::cluster::{Cluster, Latency, ProcessSpec};
 use crate::link::Factory;
+use crate::mutants::{Mutant, Wrong};
 use crate::scenario::flags::ApiServerFlags;
 use crate::scenario::{self, DriverShape, NodeShape, Process, Role};
 use crate::sidecars;
@@ -35,6 +36,17 @@ pub fn latency(flags: &ApiServerFlags) -> Latency {
 
 /// Adds everything to an empty cluster: nodes, drivers, processes. Nothing runs yet.
 pub fn assemble(cluster: &mut Cluster, shape: &scenario::Cluster, factories: &BTreeMap<String, Factory>) {
+    assemble_with(cluster, shape, factories, None);
+}
+
+/// The same with a mutant in it.
+pub(super) fn assemble_with(
+    cluster: &mut Cluster,
+    shape: &scenario::Cluster,
+    factories: &BTreeMap<String, Factory>,
+    mutant: Option<&Mutant>,
+) {
+    let wrong = mutant.and_then(Mutant::wrong);
     let alone = shape.only_driver().is_some();
     let namer = Namer { alone };
     let lease = Duration::from_secs(u64::from(shape.kubelet.node_lease_duration_seconds));
@@ -43,24 +55,23 @@ pub fn assemble(cluster: &mut Cluster, shape: &scenario::Cluster, factories: &BT
         not_ready: i64::from(shape.api_server.default_not_ready_toleration_seconds),
         unreachable: i64::from(shape.api_server.default_unreachable_toleration_seconds),
     });
-    control_plane(cluster, shape);
+    control_plane(cluster, shape, wrong);
     for driver in &shape.drivers {
-        sidecars_of(cluster, driver, &namer);
+        sidecars_of(cluster, driver, &namer, wrong);
     }
-    machines::add(cluster, shape, factories, &namer);
+    machines::add(cluster, shape, factories, &namer, mutant.and_then(Mutant::quirk));
     for node in &shape.nodes {
-        on_node(cluster, shape, node, &namer);
+        on_node(cluster, shape, node, &namer, wrong);
     }
 }
 
-fn on_node(cluster: &mut Cluster, shape: &scenario::Cluster, node: &NodeShape, namer: &Namer) {
+fn on_node(cluster: &mut Cluster, shape: &scenario::Cluster, node: &NodeShape, namer: &Namer, wrong: Option<Wrong>) {
     let chance = cluster.chance().clone();
-    let kubelet = kubelet::shells(
-        node.name.as_str(),
-        &flags::kubelet(&shape.kubelet, node),
-        &kubelet::Constants::default(),
-        &chance,
-    );
+    let flags = kubelet::Flags {
+        wrong,
+        ..flags::kubelet(&shape.kubelet, node)
+    };
+    let kubelet = kubelet::shells(node.name.as_str(), &flags, &kubelet::Constants::default(), &chance);
     cluster.add_process(ProcessSpec {
         name: namer.name(Role::Kubelet, None, Some(&node.name)),
         component: "kubelet".into(),
@@ -115,11 +126,17 @@ impl Namer {
     }
 }
 
-fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster) {
+fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster, wrong: Option<Wrong>) {
     let chance = cluster.chance().clone();
     let flags = &shape.controller_manager;
-    let mut shells = controllers::volumes::controller_manager_shells(&flags::volumes(flags));
-    shells.extend(controllers::attach_detach::shells(&flags::attach_detach(flags)));
+    let mut shells = controllers::volumes::controller_manager_shells(&controllers::volumes::Flags {
+        wrong,
+        ..flags::volumes(flags)
+    });
+    shells.extend(controllers::attach_detach::shells(&controllers::attach_detach::Flags {
+        wrong,
+        ..flags::attach_detach(flags)
+    }));
     shells.extend(controllers::node_lifecycle::shells(&flags::node_lifecycle(flags)));
     shells.extend(controllers::taint_eviction::shells());
     shells.extend(controllers::pod_gc::shells(flags.terminated_pod_gc_threshold));
@@ -150,7 +167,7 @@ fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster) {
     });
 }
 
-fn sidecars_of(cluster: &mut Cluster, driver: &DriverShape, namer: &Namer) {
+fn sidecars_of(cluster: &mut Cluster, driver: &DriverShape, namer: &Namer, wrong: Option<Wrong>) {
     let name = driver.name.as_str();
     let sidecar =
         |role: Role, shells, indexes: &[crate::api::Index], component: String, qps: f64, burst: u32| ProcessSpec {
@@ -164,7 +181,13 @@ fn sidecars_of(cluster: &mut Cluster, driver: &DriverShape, namer: &Namer) {
         };
     let plan = &driver.sidecars;
     if let Some(flags) = &plan.provisioner {
-        let shells = sidecars::provisioner::shells(name, &flags::provisioner(flags));
+        let shells = sidecars::provisioner::shells(
+            name,
+            &sidecars::provisioner::Flags {
+                wrong,
+                ..flags::provisioner(flags)
+            },
+        );
         let component = format!("{name}_provisioner");
         let indexes = sidecars::provisioner::INDEXES;
         cluster.add_process(sidecar(
@@ -177,7 +200,13 @@ fn sidecars_of(cluster: &mut Cluster, driver: &DriverShape, namer: &Namer) {
         ));
     }
     if let Some(flags) = &plan.attacher {
-        let shells = sidecars::attacher::shells(name, &flags::attacher(flags));
+        let shells = sidecars::attacher::shells(
+            name,
+            &sidecars::attacher::Flags {
+                wrong,
+                ..flags::attacher(flags)
+            },
+        );
         let indexes = sidecars::attacher::INDEXES;
         cluster.add_process(sidecar(
             Role::Attacher,
@@ -189,7 +218,13 @@ fn sidecars_of(cluster: &mut Cluster, driver: &DriverShape, namer: &Namer) {
         ));
     }
     if let Some(flags) = &plan.resizer {
-        let shells = sidecars::resizer::shells(name, &flags::resizer(flags));
+        let shells = sidecars::resizer::shells(
+            name,
+            &sidecars::resizer::Flags {
+                wrong,
+                ..flags::resizer(flags)
+            },
+        );
         let component = format!("external-resizer {name}");
         let indexes = sidecars::resizer::INDEXES;
         cluster.add_process(sidecar(

@@ -27,6 +27,7 @@ pub(super) fn provisioner(flags: &given::ProvisionerFlags) -> sidecars::provisio
         kube_api_qps: flags.kube_api_qps,
         kube_api_burst: flags.kube_api_burst,
         feature_gates: flags.feature_gates.clone(),
+        wrong: None,
     }
 }
 
@@ -43,6 +44,7 @@ pub(super) fn attacher(flags: &given::AttacherFlags) -> sidecars::attacher::Flag
         default_fstype: flags.default_fstype.clone(),
         kube_api_qps: flags.kube_api_qps,
         kube_api_burst: flags.kube_api_burst,
+        wrong: None,
     }
 }
 
@@ -58,6 +60,7 @@ pub(super) fn resizer(flags: &given::ResizerFlags) -> sidecars::resizer::Flags {
         kube_api_qps: flags.kube_api_qps,
         kube_api_burst: flags.kube_api_burst,
         feature_gates: flags.feature_gates.clone(),
+        wrong: None,
     }
 }
 
@@ -67,6 +70,7 @@ pub(super) fn attach_detach(flags: &given::ControllerManagerFlags) -> controller
         attach_detach_reconcile_sync_period: flags.attach_detach_reconcile_sync_period.get(),
         disable_attach_detach_reconcile_sync: flags.disable_attach_detach_reconcile_sync,
         disable_force_detach_on_timeout: flags.disable_force_detach_on_timeout,
+        wrong: None,
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn add(
     shape: &scenario::Cluster,
     factories: &BTreeMap<String, Factory>,
     namer: &Namer,
+    quirk: Option<Quirk>,
 ) {
     let machines: Vec<(&NodeShape, Machine)> = shape
         .nodes
@@ -48,7 +49,10 @@ pub(super) fn add(
         let driver = &driver;
         let storage = storage(driver, &shape.nodes);
         cluster.add_storage(driver.name.as_str(), storage.clone());
-        let start = factories.get(&driver.name).cloned().unwrap_or_else(reference);
+        let start = factories
+            .get(&driver.name)
+            .cloned()
+            .unwrap_or_else(|| reference_with(quirk));
         let seats = Seats {
             driver: Arc::from(driver.name.as_str()),
             storage,

@@ -23,6 +23,7 @@ use std::time::Duration;
 use crate::cluster::{Cluster, Latency, PinnedBy};
 use crate::faults::{Chooser, Strike};
 use crate::link::Factory;
+use crate::mutants::Mutant;
 use crate::oracles::{Panel, Violation};
 use crate::runtime::{Time, run};
 use crate::scenario::{Scenario, Step};
@@ -49,6 +50,8 @@ pub struct Options {
     pub storm: Option<Arc<dyn Fn() -> Box<dyn Chooser> + Send + Sync>>,
     /// Whether oracles judge. Only a benchmark says no.
     pub oracles: bool,
+    /// What is wrong in this cluster. `None`: nothing. A wrong driver is the reference driver; drivers of somebody's own stay as they are.
+    pub mutant: Option<&'static Mutant>,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             strikes: Vec::new(),
             storm: None,
             oracles: true,
+            mutant: None,
         }
     }
 }
@@ -104,7 +108,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
     run(move || async move {
         let trace = Trace::new();
         let mut cluster = Cluster::new(options.seed, latency(&scenario), trace);
-        assemble(&mut cluster, &scenario.cluster, &options.drivers);
+        assemble::assemble_with(&mut cluster, &scenario.cluster, &options.drivers, options.mutant);
         assemble::boot(&mut cluster, &scenario.cluster).await;
         let begin = cluster.now();
         let mut panel = if options.oracles { Panel::new() } else { Panel::silent() };

@@ -43,6 +43,7 @@ use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 
 use crate::api::{Cache, Delta, Index, Kind, Limiter, ObjKey, ObjectRef, Read, ReadAnswer, fields};
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 
 pub use crate::release::AttachDetach as Constants;
@@ -72,6 +73,8 @@ pub struct Flags {
     pub disable_attach_detach_reconcile_sync: bool,
     /// Never detaches a volume that a node may still use, however long the node is silent.
     pub disable_force_detach_on_timeout: bool,
+    /// A mistake that it is to make. `None`: none.
+    pub wrong: Option<Wrong>,
 }
 
 impl Default for Flags {
@@ -80,6 +83,7 @@ impl Default for Flags {
             attach_detach_reconcile_sync_period: Duration::from_secs(60),
             disable_attach_detach_reconcile_sync: false,
             disable_force_detach_on_timeout: false,
+            wrong: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::api::{Cache, EventRecord, fields, names};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 
 use super::actual::Attachment;
@@ -75,12 +76,13 @@ impl View<'_> {
         let out_of_service = node.is_some_and(|n| fields::has_taint(n, names::TAINT_OUT_OF_SERVICE));
         let force_at = self.force_at(attachment);
         let forced = force_at.is_some_and(|at| at <= now);
-        let patient = (healthy || !forced) && !out_of_service;
+        let hasty = self.settings.flags.wrong == Some(Wrong::DetachesInUse);
+        let patient = (healthy || !forced) && !out_of_service && !hasty;
         if patient && self.uses(place, healthy) {
             return Leave::Later(if healthy { self.assumed_until(place) } else { force_at });
         }
         Leave::Now {
-            verify: !forced && !out_of_service,
+            verify: !forced && !out_of_service && !hasty,
         }
     }
 
@@ -129,7 +131,7 @@ impl View<'_> {
         if actual.is_attached(place) {
             return Join::Settled;
         }
-        if !wanted.spec.multi_attach {
+        if !wanted.spec.multi_attach && self.settings.flags.wrong != Some(Wrong::AttachesTwice) {
             let nodes = actual.attached_nodes(&place.volume);
             if !nodes.is_empty() {
                 return Join::Blocked(self.multi_attach(place, wanted, &nodes));

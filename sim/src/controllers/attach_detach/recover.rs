@@ -7,8 +7,10 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
 use crate::api::{Cache, fields};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 
+use super::actual::Actual;
 use super::desired::{Place, Spec};
 use super::events::manage;
 use super::{AttachDetach, Memory, pods};
@@ -39,6 +41,9 @@ impl AttachDetach {
             if memory.actual.get(&place).is_none() {
                 memory.actual.mark(&place, Some(&spec.into()), false, now);
             }
+        }
+        if self.flags.wrong == Some(Wrong::RestartForgetsAttachments) {
+            memory.actual = Actual::default();
         }
         for pod in cache.list::<Pod>() {
             let add = pods::wants_volumes(&memory.desired, pod);

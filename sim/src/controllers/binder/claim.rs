@@ -25,6 +25,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::api::{Cache, EventRecord, Index, Object, Resource, fields, names};
+use crate::mutants::Wrong;
 
 use super::matching;
 use super::store::{Claims, Volumes};
@@ -40,6 +41,8 @@ pub(super) struct Look<'a> {
     pub(super) volumes: &'a Volumes,
     /// `--enable-dynamic-provisioning`.
     pub(super) dynamic: bool,
+    /// A mistake to be made.
+    pub(super) wrong: Option<Wrong>,
 }
 
 /// Plans the sync of a claim.

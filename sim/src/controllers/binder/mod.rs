@@ -24,6 +24,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use crate::api::{ApiError, Cache, Delta, Index, Kind, Limiter, ObjKey, Object, ReadAnswer, Resource, fields};
 use crate::control::{Controller, Effect, LaneSpec, Learner, Outcome, Requests};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 
 pub mod affinity;
@@ -54,6 +55,8 @@ pub struct Flags {
     pub pvclaimbinder_sync_period: Duration,
     /// `--enable-dynamic-provisioning`.
     pub enable_dynamic_provisioning: bool,
+    /// A mistake that it is to make. `None`: none.
+    pub wrong: Option<Wrong>,
 }
 
 impl Default for Flags {
@@ -61,6 +64,7 @@ impl Default for Flags {
         Flags {
             pvclaimbinder_sync_period: Duration::from_secs(15),
             enable_dynamic_provisioning: true,
+            wrong: None,
         }
     }
 }
@@ -132,6 +136,7 @@ impl Binder {
             claims: &memory.claims,
             volumes: &memory.volumes,
             dynamic: self.flags.enable_dynamic_provisioning,
+            wrong: self.flags.wrong,
         }
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use crate::api::{EventRecord, Resource, fields, names};
+use crate::mutants::Wrong;
 
 use super::Key;
 use super::claim::{Look, object};
@@ -35,7 +36,12 @@ pub(super) fn plan(look: &Look<'_>, volume: &Arc<PersistentVolume>) -> Plan {
     }
     let key = fields::volume_claim_key(volume).expect("a volume with a reference has its key");
     let settled = is_given_up(volume);
-    match look.claims.get(&key) {
+    let claim = look.claims.get(&key);
+    let fresh = claim.is_some_and(|claim| fields::claim_volume(claim).is_empty());
+    if fresh && look.wrong == Some(Wrong::FreshVolumeReleased) {
+        return release(volume);
+    }
+    match claim {
         Some(claim) => plan_with(volume, Some(claim), false),
         None if settled => plan_with(volume, None, true),
         None => match look.cache.get::<PersistentVolumeClaim>(&key) {

@@ -27,6 +27,7 @@ use crate::api::{
     fields, names,
 };
 use crate::control::{Controller, Effect, LaneSpec, Learner, Outcome, Requests};
+use crate::mutants::Wrong;
 use crate::release::RELEASE;
 use crate::runtime::Time;
 
@@ -34,7 +35,9 @@ use super::{Need, need, with, without};
 
 /// The controller.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ClaimProtection;
+pub struct ClaimProtection {
+    wrong: Option<Wrong>,
+}
 
 /// What one sync is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,6 +162,11 @@ impl Batch {
 }
 
 impl ClaimProtection {
+    /// The controller, with a mistake or without.
+    pub fn new(wrong: Option<Wrong>) -> ClaimProtection {
+        ClaimProtection { wrong }
+    }
+
     fn take_batch(memory: &mut Memory, namespace: &Arc<str>, cache: &Cache) {
         let gathered = memory.gathered.remove(namespace).unwrap_or_default();
         let mut batch = Batch {
@@ -298,6 +306,7 @@ impl Controller for ClaimProtection {
                 batch.advance(then.cache, namespace);
                 match outcome.written() {
                     Ok(_) => drop(memory.failures.remove(&claim)),
+                    Err(_) if self.wrong == Some(Wrong::FinalizerConflictLost) => {}
                     Err(_) => Self::retry(memory, claim, then),
                 }
             }

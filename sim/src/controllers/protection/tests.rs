@@ -18,7 +18,7 @@ fn bench() -> Bench {
     Bench::new(
         INDEXES,
         vec![
-            Box::new(Shell::new(ClaimProtection)),
+            Box::new(Shell::new(ClaimProtection::default())),
             Box::new(Shell::new(VolumeProtection::default())),
         ],
     )

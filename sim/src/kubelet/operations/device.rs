@@ -23,6 +23,7 @@ use crate::kubelet::paths::{VolumeRecord, record_in};
 use crate::kubelet::volume::{VolumeName, VolumeSpec};
 use crate::kubelet::{Turn, View};
 use crate::link::{MachineAnswer, MachineError, MachineOp};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 
 /// Where it stands.
@@ -136,7 +137,9 @@ impl UnmountDevice {
     }
 
     fn failed(&self, turn: &mut Turn<'_>) -> Progress {
-        turn.memory.actual.device_unmount_failed(&self.volume);
+        if turn.kubelet.flags.wrong != Some(Wrong::FailedUnstageMeansStaged) {
+            turn.memory.actual.device_unmount_failed(&self.volume);
+        }
         Progress::Over(Ended::Failed)
     }
 }

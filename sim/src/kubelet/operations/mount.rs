@@ -26,6 +26,7 @@ use crate::kubelet::csi_client::{self, NodeRpc};
 use crate::kubelet::paths::{VolumeRecord, record_in};
 use crate::kubelet::{Key, Turn, View};
 use crate::link::MachineOp;
+use crate::mutants::Wrong;
 
 /// Where a mount stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -251,7 +252,10 @@ impl Mount {
     }
 
     /// The present step failed.
-    fn error(&mut self, turn: &mut Turn<'_>, key: &OpKey, error: OpError) -> Progress {
+    fn error(&mut self, turn: &mut Turn<'_>, key: &OpKey, mut error: OpError) -> Progress {
+        if turn.kubelet.flags.wrong == Some(Wrong::UncertainMeansUnmounted) {
+            error.class = Class::Final;
+        }
         let (job, paths) = (&self.job, turn.kubelet.paths());
         let remount = turn.memory.actual.mount(&job.volume, &job.pod);
         let remount = remount.is_some_and(|m| m.state == PodMount::Mounted);

@@ -29,6 +29,7 @@ use crate::api::{
 };
 use crate::control::{Effect, Outcome};
 use crate::link::{CallError, CsiReply};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 use crate::sidecars::capability;
 use crate::sidecars::connect::{ControllerRpc, Discovered, describe};
@@ -349,6 +350,7 @@ impl Sync {
             )),
             Step::Unpublish => match outcome.reply() {
                 Ok(_) => Ok(self.unpublished(site)),
+                Err(_) if site.attacher.flags.wrong == Some(Wrong::ErrorMeansDetached) => Ok(self.unpublished(site)),
                 Err(error) => Err(Problem::of_call(error)),
             },
             Step::Release => self

@@ -28,6 +28,7 @@ use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentStatus};
 
 use crate::api::{Cache, Clock, Delta, Edit, Index, Kind, Limiter, ObjKey, ObjectRef, Patch, Write, fields, names};
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
+use crate::mutants::Wrong;
 use crate::release::RELEASE;
 use crate::runtime::Time;
 use crate::sidecars::connect::{Connection, ControllerRpc, Dial, Discovered, Next, PluginService, Question};
@@ -64,6 +65,8 @@ pub struct Flags {
     pub kube_api_qps: f64,
     /// API requests saved up.
     pub kube_api_burst: u32,
+    /// A mistake that it is to make. `None`: none.
+    pub wrong: Option<Wrong>,
 }
 
 impl Default for Flags {
@@ -79,6 +82,7 @@ impl Default for Flags {
             default_fstype: String::new(),
             kube_api_qps: 5.0,
             kube_api_burst: 10,
+            wrong: None,
         }
     }
 }
@@ -228,7 +232,8 @@ impl Attacher {
     ) {
         match (old, new) {
             (_, Some(attachment)) => {
-                if old.is_none_or(|old| says_something(old, attachment)) {
+                let awake = self.flags.wrong == Some(Wrong::OwnErrorsWakeIt);
+                if awake || old.is_none_or(|old| says_something(old, attachment)) {
                     queue.add(Key::Attachment(fields::name(&attachment.metadata).into()));
                 }
                 if old.is_none()
@@ -252,6 +257,9 @@ impl Attacher {
     /// Whether our finalizer may leave a volume, and where it stands.
     fn release(&self, cache: &Cache, driver: &Discovered, name: &str) -> Option<Write> {
         let volume = cache.named::<PersistentVolume>(name)?;
+        if self.flags.wrong == Some(Wrong::KeepsFinalizer) {
+            return None;
+        }
         if !self.publishes(driver) || !fields::is_deleting(&volume.metadata) {
             return None;
         }

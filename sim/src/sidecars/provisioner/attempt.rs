@@ -15,6 +15,7 @@ use crate::api::{
 };
 use crate::control::{Effect, Outcome};
 use crate::link::{Call, CallError, CsiReply, Socket};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 use crate::sidecars::connect::{Discovered, PluginService, describe};
 use crate::sidecars::secret;
@@ -201,6 +202,7 @@ impl Attempt {
             }
             Step::Reschedule(_) => Effect::write(Write::Update(Object::new(self.unselected()))),
             Step::End(None) => Effect::Rest,
+            Step::End(Some(_)) if site.flags.wrong == Some(Wrong::ProvisioningStops) => Effect::Rest,
             Step::End(Some(message)) => Effect::Retry(Cow::Owned(message.clone())),
         }
     }
@@ -438,7 +440,10 @@ impl Attempt {
         let reply = reply.map_err(|error| {
             let may_reschedule = at.topology() && !selected_node(&self.claim).is_empty();
             Failure {
-                state: state_after(error.code(), may_reschedule),
+                state: match at.site.flags.wrong {
+                    Some(Wrong::ForgetsUncertainCreate) => State::Finished,
+                    _ => state_after(error.code(), may_reschedule),
+                },
                 message: describe(&error.status),
                 infeasible: error.code() == Code::InvalidArgument,
             }
@@ -475,6 +480,16 @@ impl Attempt {
                 volume,
             }),
             _ => Ok(Step::Save(volume)),
+        }
+    }
+
+    /// Deletes what was made and could not be saved.
+    pub(super) fn start_over(&self, volume: &PersistentVolume, site: &Provisioner, now: Time) -> Step {
+        Step::Cleanup {
+            volume_id: fields::volume_handle(volume).map_or_else(String::new, |(_, handle)| handle.to_owned()),
+            left: site.constants.cleanup_attempts,
+            until: now + site.flags.timeout,
+            message: "the volume could not be saved".into(),
         }
     }
 

@@ -21,6 +21,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use crate::api::{ApiError, Cache, EventRecord, ObjKey, Object, Resource, fields, names};
 use crate::control::{Effect, Learner, Outcome};
 use crate::link::CsiReply;
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 
 use super::attempt::{At, Attempt, Failure, State, Step};
@@ -111,6 +112,9 @@ pub(super) fn learn(
     match attempt.step.clone() {
         Step::Failed(failure) => attempt.step = settle(memory, &attempt, failure, then.now),
         Step::Reschedule(message) => attempt.step = rescheduled(memory, &attempt, message, outcome, then),
+        Step::Save(volume) if outcome.written().is_err() && site.flags.wrong == Some(Wrong::DeletesOnSaveFailure) => {
+            attempt.step = attempt.start_over(&volume, site, then.now);
+        }
         Step::Save(volume) => attempt.step = saved(memory, volume, outcome.written().map(drop), then),
         step => advance(site, memory, &mut attempt, (step, outcome), then),
     }

@@ -24,6 +24,7 @@ use crate::api::{
     fields, names,
 };
 use crate::control::{Effect, Learner, Outcome};
+use crate::mutants::Wrong;
 use crate::sidecars::connect::{ControllerRpc, Discovered, describe};
 use crate::sidecars::secret;
 
@@ -47,6 +48,8 @@ enum Step {
 pub(super) struct Deletion {
     volume: Arc<PersistentVolume>,
     secrets: BTreeMap<String, String>,
+    /// Does not ask whether the volume is attached: a mistake.
+    careless: bool,
     step: Step,
 }
 
@@ -97,12 +100,19 @@ pub(super) fn decide(site: &Provisioner, cache: &Cache, memory: &Memory, name: &
 }
 
 /// What it taught.
-pub(super) fn learn(memory: &mut Memory, name: &str, effect: &Effect, outcome: &Outcome, then: &mut Learner<'_, Key>) {
+pub(super) fn learn(
+    site: &Provisioner,
+    memory: &mut Memory,
+    name: &str,
+    (effect, outcome): (&Effect, &Outcome),
+    then: &mut Learner<'_, Key>,
+) {
     if matches!(effect, Effect::Note(_)) {
         let volume = admit(then.cache, memory, name).expect("decide has just admitted it");
         let mut deletion = Deletion {
             volume,
             secrets: BTreeMap::new(),
+            careless: site.flags.wrong == Some(Wrong::DeletesWhileAttached),
             step: Step::End(None),
         };
         deletion.step = match upkeep(&deletion.volume) {
@@ -143,6 +153,7 @@ impl Deletion {
                 Effect::Record(EventRecord::warning(&volume, "VolumeFailedDelete", message.clone()))
             }
             Step::End(None) => Effect::Rest,
+            Step::End(Some(_)) if site.flags.wrong == Some(Wrong::DeleteNotRetried) => Effect::Rest,
             Step::End(Some(message)) => Effect::Retry(Cow::Owned(message.clone())),
         }
     }
@@ -234,7 +245,7 @@ impl Deletion {
         let name = fields::name(&self.volume.metadata);
         let attachment = cache.by::<VolumeAttachment>(Index::AttachmentsByVolume, name).next();
         match attachment {
-            Some(attachment) if discovered.controller(ControllerRpc::PublishUnpublishVolume) => {
+            Some(attachment) if !self.careless && discovered.controller(ControllerRpc::PublishUnpublishVolume) => {
                 let node = &attachment.spec.node_name;
                 Step::Failed(format!("persistentvolume {name} is still attached to node {node}"))
             }

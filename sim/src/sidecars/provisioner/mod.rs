@@ -32,6 +32,7 @@ use crate::api::{
     Cache, Clock, Delta, Index, Kind, Limiter, ObjKey, Resource, Write, fields, names, snapshot::VolumeSnapshot,
 };
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
+use crate::mutants::Wrong;
 use crate::release::RELEASE;
 use crate::runtime::Time;
 use crate::sidecars::connect::{Connection, Dial, controller_plan};
@@ -83,6 +84,8 @@ pub struct Flags {
     pub kube_api_burst: u32,
     /// Feature gates by name; `Topology` is on unless it says `false`.
     pub feature_gates: BTreeMap<String, bool>,
+    /// A mistake that it is to make. `None`: none.
+    pub wrong: Option<Wrong>,
 }
 
 impl Default for Flags {
@@ -109,6 +112,7 @@ impl Default for Flags {
             kube_api_qps: 5.0,
             kube_api_burst: 10,
             feature_gates: BTreeMap::new(),
+            wrong: None,
         }
     }
 }
@@ -280,9 +284,13 @@ impl Provisioner {
     }
 
     fn limiter(&self) -> Limiter {
+        let mut cap = self.flags.retry_interval_max;
+        if self.flags.wrong == Some(Wrong::NoBackOff) {
+            cap = Duration::from_millis(10);
+        }
         Limiter::Exponential {
-            base: self.flags.retry_interval_start,
-            cap: self.flags.retry_interval_max,
+            base: self.flags.retry_interval_start.min(cap),
+            cap,
         }
     }
 
@@ -453,7 +461,7 @@ impl Controller for Provisioner {
         match key {
             Key::Connect => unreachable!("learnt above"),
             Key::Claim { uid, key } => claim::learn(self, memory, (key, uid), effect, outcome, then),
-            Key::Volume(name) => delete::learn(memory, name, effect, outcome, then),
+            Key::Volume(name) => delete::learn(self, memory, name, (effect, outcome), then),
             Key::Save(name) => learn_save(memory, name, effect, outcome),
             Key::CloneSource(key) => protect::learn_claim(memory, key, outcome),
             Key::Sweep => protect::learn_sweep(memory, effect),

@@ -25,6 +25,7 @@ use crate::api::{
 };
 use crate::control::{Effect, Learner, Outcome};
 use crate::link::{CallError, CsiReply};
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 use crate::sidecars::capability;
 use crate::sidecars::connect::{Discovered, describe, is_final};
@@ -311,6 +312,7 @@ impl Expansion {
                 Effect::Record(EventRecord::warning(&claim, "VolumeResizeFailed", message.clone()))
             }
             Step::End(End::Done) => Effect::Rest,
+            Step::End(End::Again(_)) if site.flags.wrong == Some(Wrong::ForgetsExpansion) => Effect::Rest,
             Step::End(End::Again(message)) => Effect::Retry(Cow::Owned(message.clone())),
             Step::End(End::At(at, message)) => Effect::RetryAt(*at, Cow::Owned(message.clone())),
         }
@@ -437,7 +439,12 @@ impl Expansion {
                 Err(error) => self.uncertain(memory, key, &secret::missing(&reference, error)),
             },
             Step::Capabilities => self.with_capabilities(memory, key, outcome.reply()),
-            Step::Expand => self.expanded(memory, key, outcome.reply()),
+            Step::Expand => match self.expanded(memory, key, outcome.reply()) {
+                Step::MarkVolume { size, .. } if site.flags.wrong == Some(Wrong::SkipsNode) => {
+                    Step::MarkVolume { size, node: false }
+                }
+                step => step,
+            },
             Step::MarkVolume { size, node } => self.marked_volume(size, node, outcome, then),
             Step::Finish { node, .. } => match self.take_claim(outcome, then) {
                 Ok(()) => Step::Tell { node },

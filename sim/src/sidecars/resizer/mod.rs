@@ -23,6 +23,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use crate::api::{self, Cache, Clock, Delta, Index, Limiter, ObjKey, Resource, fields, names};
 use crate::control::{AnyShell, Controller, Effect, LaneSpec, Learner, Outcome, Requests, Shell};
 use crate::link::CsiReply;
+use crate::mutants::Wrong;
 use crate::runtime::Time;
 use crate::sidecars::connect::{Connection, ControllerRpc, Dial, Discovered, Next, NodeRpc, PluginService, Question};
 
@@ -47,6 +48,8 @@ pub struct Flags {
     pub kube_api_burst: u32,
     /// Feature gates by name; `VolumeAttributesClass` is on unless it says `false`.
     pub feature_gates: BTreeMap<String, bool>,
+    /// A mistake that it is to make. `None`: none.
+    pub wrong: Option<Wrong>,
 }
 
 impl Default for Flags {
@@ -61,6 +64,7 @@ impl Default for Flags {
             kube_api_qps: 5.0,
             kube_api_burst: 10,
             feature_gates: BTreeMap::new(),
+            wrong: None,
         }
     }
 }
