@@ -91,8 +91,8 @@ pub static MUTANTS: &[Mutant] = &[
     driver(Quirk::ParentCleanupTooBroad, 8, &["data/idle-neighbour"]),
     driver(Quirk::RecursiveDestroy, 8, &[CLONE]),
     driver(Quirk::UnpublishIgnoresNode, 8, &[SHARED]),
-    driver(Quirk::DeleteCutsOffUsers, 8, &["shapes/without-attachment"]),
-    driver(Quirk::FullMeansOutOfRange, 9, &["provision/no-room-for-a-while"]),
+    driver(Quirk::DeleteCutsOffUsers, 8, &["shapes/claim-goes-with-its-pod"]),
+    driver(Quirk::FullMeansOutOfRange, 9, &["provision/no-room-in-one-zone"]),
     driver(Quirk::NodeBackoffStarves, 10, &["attach/two-volumes-one-node"]),
     driver(Quirk::InlineUnpublishWrongId, 10, &[INLINE]),
     driver(
