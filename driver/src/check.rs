@@ -229,6 +229,9 @@ impl Form {
 pub(crate) struct Capability {
     pub(crate) form: Form,
     pub(crate) mode: Mode,
+    /// The group to which everything in the file system is to belong.
+    #[serde(default)]
+    pub(crate) group: Option<u32>,
 }
 
 /// A required capability.
@@ -243,10 +246,15 @@ pub(crate) fn capability(wire: Option<&csi::VolumeCapability>) -> Result<Capabil
         Some(AccessType::Block(_)) => Form::Block,
         Some(AccessType::Mount(mount)) => mount_form(mount)?,
     };
+    let group = match &wire.access_type {
+        Some(AccessType::Mount(mount)) if !mount.volume_mount_group.is_empty() => Some(group(mount)?),
+        _ => None,
+    };
     let mode = wire.access_mode.as_ref().map_or(0, |mode| mode.mode);
     Ok(Capability {
         form,
         mode: self::mode(mode)?,
+        group,
     })
 }
 
@@ -267,15 +275,17 @@ fn mount_form(mount: &csi::volume_capability::MountVolume) -> Result<Form, Statu
     {
         return Err(invalid("a mount flag is empty or holds a control character".to_owned()));
     }
-    if !mount.volume_mount_group.is_empty() {
-        return Err(invalid(
-            "volume_mount_group needs the capability VOLUME_MOUNT_GROUP".to_owned(),
-        ));
-    }
     Ok(Form::Mount {
         fs,
         flags: mount.mount_flags.clone(),
     })
+}
+
+/// Group ids are numbers; the largest means *no group* to system calls.
+fn group(mount: &csi::volume_capability::MountVolume) -> Result<u32, Status> {
+    let number = mount.volume_mount_group.parse::<u32>().ok();
+    let refusal = || invalid("volume_mount_group is not the number of a group".to_owned());
+    number.filter(|number| *number != u32::MAX).ok_or_else(refusal)
 }
 
 fn mode(number: i32) -> Result<Mode, Status> {
@@ -322,6 +332,9 @@ pub(crate) fn is_offered(config: &Config, capability: &Capability) -> Result<(),
             "{} needs the capability SINGLE_NODE_MULTI_WRITER",
             capability.mode.as_str()
         ));
+    }
+    if capability.group.is_some() && !config.volume_mount_group {
+        return Err("volume_mount_group needs the capability VOLUME_MOUNT_GROUP".to_owned());
     }
     Ok(())
 }
@@ -485,6 +498,31 @@ mod tests {
         };
         assert_eq!(code(capability(Some(&formless))), tonic::Code::InvalidArgument);
         assert_eq!(code(capabilities(&[])), tonic::Code::InvalidArgument);
+    }
+
+    #[test]
+    fn groups_are_numbers() {
+        let asked = |group: &str| {
+            let form = csi::volume_capability::MountVolume {
+                volume_mount_group: group.to_owned(),
+                ..Default::default()
+            };
+            capability(Some(&csi::VolumeCapability {
+                access_type: Some(AccessType::Mount(form)),
+                ..mount(1)
+            }))
+        };
+        assert_eq!(asked("").unwrap().group, None);
+        assert_eq!(asked("0").unwrap().group, Some(0));
+        assert_eq!(asked("65534").unwrap().group, Some(65534));
+        for bad in ["-1", "4294967295", "4294967296", "staff", "1 "] {
+            assert_eq!(code(asked(bad)), tonic::Code::InvalidArgument, "{bad}");
+        }
+        let off = Config {
+            volume_mount_group: false,
+            ..Config::default()
+        };
+        assert!(is_offered(&off, &asked("7").unwrap()).is_err());
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Config {
     /// The modes `SINGLE_NODE_SINGLE_WRITER` and `SINGLE_NODE_MULTI_WRITER` are told apart; `SINGLE_NODE_WRITER` then
     /// means one target only. Without it, `SINGLE_NODE_WRITER` allows several targets on its node, as clusters expect.
     pub single_node_multi_writer: bool,
+    /// A caller may say to which group everything in a mounted volume is to belong (`VOLUME_MOUNT_GROUP`).
+    pub volume_mount_group: bool,
     /// Several nodes may mount one file system: the pool makes it (see `NewVolume::shared_fs`). Raw block volumes may
     /// be shared in any case.
     pub shared_file_systems: bool,
@@ -110,6 +112,9 @@ pub enum Expansion {
 pub struct StorageType {
     /// How room is taken.
     pub provisioning: Provisioning,
+    /// What volumes hold reaches the storage system encrypted: each node puts an encryption layer between device and file
+    /// system, with a key from the secrets of the call that stages (see [`crate::key::KEY_SECRET`]).
+    pub encrypted: bool,
     /// The smallest volume.
     pub min_size: Bytes,
     /// The largest volume.
@@ -120,6 +125,7 @@ impl Default for StorageType {
     fn default() -> Self {
         Self {
             provisioning: Provisioning::Thin,
+            encrypted: false,
             min_size: Bytes::MI,
             max_size: Bytes::TI.times(64),
         }
@@ -147,6 +153,7 @@ impl Default for Config {
             volume_condition: true,
             publish_readonly: true,
             single_node_multi_writer: true,
+            volume_mount_group: true,
             shared_file_systems: true,
             max_volumes_per_node: 0,
             default_size: Bytes::GI,
@@ -247,6 +254,11 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Is any storage type encrypted?
+    pub(crate) fn encrypts(&self) -> bool {
+        self.types.values().any(|kind| kind.encrypted)
     }
 
     /// The storage type called `name`; the default one for an unknown name.

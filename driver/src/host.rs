@@ -10,7 +10,11 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::key::Key;
 use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, PublishContext, VolumeId};
+
+/// What the header of an encryption layer takes of its device: the layer's own device is smaller by this.
+pub const LAYER_HEADER: Bytes = Bytes::mi(16);
 
 /// What a host operation answers.
 pub type HostResult<T> = Result<T, HostError>;
@@ -96,6 +100,11 @@ pub enum Probe {
         uuid: String,
         /// Its label; may be empty.
         label: String,
+    },
+    /// The header of an encryption layer (LUKS); what lies behind it is ciphertext.
+    Encrypted {
+        /// Its UUID, as text.
+        uuid: String,
     },
     /// A signature or data that is not ours to touch, named for people (`LVM2_member`, `gpt`, `data`).
     Foreign(String),
@@ -234,6 +243,57 @@ pub trait Host: Send + Sync + 'static {
     /// Errors: `Busy` (mounted, bound or open).
     async fn detach(&self, volume: &VolumeId) -> HostResult<()>;
 
+    /// Makes an encryption layer on a blank device that `key` opens. Until something is written through it, by
+    /// [`Host::mkfs`] or after [`Host::bind_device`], the host may take it for not made: the device is then read as blank
+    /// again after a crash.
+    ///
+    /// Errors: `Exists` (not blank), `Busy`, `ReadOnly`, `NoSpace` (no room for the header), `Io`.
+    async fn encrypt(&self, device: &DevicePath, uuid: &str, key: &Key) -> HostResult<()> {
+        let _ = (device, uuid, key);
+        Err(HostError::new(
+            HostErrorKind::Unsupported,
+            "this machine has no encryption layer",
+        ))
+    }
+
+    /// Opens the encryption layer of an attached volume and returns the device on which its plaintext is seen. Open
+    /// already with the same access: the same device again.
+    ///
+    /// Errors: `Denied` (another key), `NotFound` (not attached), `Invalid` (no layer on it), `Exists` (open with
+    /// other access), `Io`.
+    async fn unlock(&self, volume: &VolumeId, key: &Key, access: Access) -> HostResult<DevicePath> {
+        let _ = (volume, key, access);
+        Err(HostError::new(
+            HostErrorKind::Unsupported,
+            "this machine has no encryption layer",
+        ))
+    }
+
+    /// The device on which an open encryption layer shows a volume's plaintext; `None` if none is open.
+    async fn unlocked(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>> {
+        let _ = volume;
+        Ok(None)
+    }
+
+    /// Grows an open encryption layer to the size of its device, and returns its size. A layer keeps the size with which
+    /// it was opened until it is told.
+    ///
+    /// Errors: `NotFound` (not open), `Io`.
+    async fn grow_layer(&self, volume: &VolumeId) -> HostResult<Bytes> {
+        Err(HostError::new(
+            HostErrorKind::NotFound,
+            format!("volume {volume} has no open encryption layer"),
+        ))
+    }
+
+    /// Closes the encryption layer of a volume. Not open: nothing to do.
+    ///
+    /// Errors: `Busy` (mounted, bound or open).
+    async fn lock(&self, volume: &VolumeId) -> HostResult<()> {
+        let _ = volume;
+        Ok(())
+    }
+
     /// The size of a device as the machine knows it now.
     async fn device_size(&self, device: &DevicePath) -> HostResult<Bytes>;
 
@@ -307,6 +367,19 @@ pub trait Host: Send + Sync + 'static {
     ///
     /// Errors: `NotMounted`, `ReadOnly`, `Unsupported`, `Io`.
     async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes>;
+
+    /// Gives everything in the file system that is mounted at `path` to a group: it may read and write all files, enter all
+    /// directories, and what is made in them belongs to it (set-group-id). The root comes last and is looked at first: if
+    /// it is as it should be, nothing is done.
+    ///
+    /// Errors: `NotMounted`, `ReadOnly`, `Io`.
+    async fn set_group(&self, path: &HostPath, group: u32) -> HostResult<()> {
+        let _ = (path, group);
+        Err(HostError::new(
+            HostErrorKind::Unsupported,
+            "this machine gives no file system to a group",
+        ))
+    }
 
     /// Room and inodes of the file system at `path`.
     async fn usage(&self, path: &HostPath) -> HostResult<FsUsage>;

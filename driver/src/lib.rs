@@ -12,6 +12,7 @@ pub mod controller;
 mod gate;
 pub mod host;
 pub mod identity;
+pub mod key;
 pub mod ledger;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
@@ -31,6 +32,8 @@ mod tests;
 pub mod units;
 
 pub use config::{Config, ConfigError, Expansion, StorageType};
+
+pub use key::Key;
 
 pub use host::{Host, HostError, HostErrorKind, HostResult};
 pub use pool::{Pool, PoolError, PoolErrorKind, PoolResult};

@@ -110,6 +110,9 @@ pub struct NewVolume {
     /// The pool makes this file system in it before the volume can be seen. Only for volumes that several nodes will
     /// mount: two nodes staging at the same time must never both find it blank. Ignored with a source.
     pub shared_fs: Option<FsKind>,
+    /// Its bytes will lie behind an encryption layer, for whose header the pool keeps
+    /// [`LAYER_HEADER`](crate::host::LAYER_HEADER) in front of them. Sizes, offsets and extents never count it.
+    pub encrypted: bool,
     /// Settings that may change later (`iops`).
     pub settings: BTreeMap<String, String>,
 }
@@ -125,6 +128,8 @@ pub struct PoolVolume {
     pub segments: Segments,
     /// What it was copied from.
     pub source: Option<Source>,
+    /// Room for the header of an encryption layer lies in front of its bytes.
+    pub encrypted: bool,
     /// The nodes to which it is exported.
     pub exports: BTreeMap<NodeId, Access>,
     /// Empty if it is sound, else what is wrong with it, for people.
@@ -183,8 +188,8 @@ pub trait Pool: Send + Sync + 'static {
 
     /// Makes a volume. There already and equal (size, segments within those asked, source): that one again.
     ///
-    /// Errors: `Exists` (differs), `NoSpace`, `OutOfRange`, `NoSuchPlace`, `NoSuchSource`, `Unsupported` (for
-    /// `shared_fs` or the source), `Unavailable`.
+    /// Errors: `Exists` (differs), `NoSpace`, `OutOfRange`, `NoSuchPlace`, `NoSuchSource`, `Invalid` (`encrypted` is not
+    /// what its source is), `Unsupported` (for `shared_fs` or the source), `Unavailable`.
     async fn create(&self, volume: &NewVolume) -> PoolResult<PoolVolume>;
 
     /// Deletes a volume. Not there: nothing to do.

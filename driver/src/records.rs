@@ -23,6 +23,8 @@ use crate::units::{Access, Bytes, DevicePath, GroupId, HostPath, PublishContext,
 
 /// In a publish context: the node's device takes no writes. `NodeStageVolume` has no field that says so.
 pub(crate) const READ_ONLY_KEY: &str = "wavetank.dev/read-only";
+/// In a publish context: the volume's bytes lie behind an encryption layer.
+pub(crate) const ENCRYPTED_KEY: &str = "wavetank.dev/encrypted";
 
 /// What `CreateVolume` was asked, secrets aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,9 @@ pub(crate) struct VolumeRecord {
     pub(crate) kind: String,
     /// The pool made a file system in it that several nodes may mount.
     pub(crate) shared: bool,
+    /// Its bytes lie behind an encryption layer.
+    #[serde(default)]
+    pub(crate) encrypted: bool,
 }
 
 /// One snapshot.
@@ -84,6 +89,9 @@ pub(crate) struct SnapshotRecord {
     pub(crate) block: Option<bool>,
     /// The volume's storage type.
     pub(crate) kind: String,
+    /// Its bytes are an encryption layer's.
+    #[serde(default)]
+    pub(crate) encrypted: bool,
 }
 
 /// What a snapshot or a group is in the middle of.
@@ -139,7 +147,14 @@ pub(crate) struct StagedRecord {
     pub(crate) ephemeral: bool,
     /// The node exported the volume to itself, and takes that back.
     pub(crate) exported: bool,
+    /// An encryption layer lies between the device and what is shown of it.
+    #[serde(default)]
+    pub(crate) encrypted: bool,
+    /// Without its group: that of the first user decides, and another's is no other staging.
     pub(crate) capability: Capability,
+    /// The group to which the file system was given when it was mounted.
+    #[serde(default)]
+    pub(crate) group: Option<u32>,
     pub(crate) access: Access,
     /// Known once staged; means nothing after a reboot.
     pub(crate) device: Option<DevicePath>,

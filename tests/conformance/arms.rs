@@ -192,6 +192,7 @@ fn new(id: &VolumeId) -> NewVolume {
         provisioning: Provisioning::Thin,
         segments: Segments::new(),
         source: None,
+        encrypted: false,
         shared_fs: None,
         settings: Default::default(),
     }

@@ -90,6 +90,13 @@ fn parse(config: &Config, wire: csi::CreateVolumeRequest) -> Result<VolumeReques
         }
         Some(_) | None => {}
     }
+    let kind = config.storage_type(type_name(config, &wire.parameters));
+    if kind.encrypted
+        && let Some(shared) = capabilities.iter().find(|one| is_shared(one, source.is_some()))
+    {
+        let text = format!("an encrypted volume is never offered for {}", shared.mode.as_str());
+        return Err(Status::invalid_argument(text));
+    }
     let places = check::places(wire.accessibility_requirements.as_ref())?;
     Ok(VolumeRequest {
         name,
@@ -100,6 +107,11 @@ fn parse(config: &Config, wire: csi::CreateVolumeRequest) -> Result<VolumeReques
         source,
         places: if config.topology { places } else { Vec::new() },
     })
+}
+
+/// Would several nodes meet in an encrypted volume? They could only read one whose layer was made before: a copy.
+fn is_shared(capability: &Capability, is_copy: bool) -> bool {
+    capability.mode.is_multi_node() && !(is_copy && capability.mode.is_read_only())
 }
 
 /// Are these parameters of a class that the driver serves?
@@ -291,6 +303,7 @@ pub(super) async fn size_of(core: &Core, wanted: &VolumeRequest) -> Result<Bytes
 
 /// The record of a volume that is about to be made.
 pub(super) fn intended(core: &Core, wanted: VolumeRequest, size: Bytes) -> VolumeRecord {
+    let name = type_name(&core.config, &wanted.parameters);
     VolumeRecord {
         phase: VolumePhase::Creating,
         created_size: size,
@@ -302,8 +315,9 @@ pub(super) fn intended(core: &Core, wanted: VolumeRequest, size: Bytes) -> Volum
             BTreeMap::new()
         },
         settings: wanted.settings.clone(),
-        kind: type_name(&core.config, &wanted.parameters).to_owned(),
+        kind: name.to_owned(),
         shared: needs_sharing(&wanted.capabilities),
+        encrypted: core.config.storage_type(name).encrypted,
         request: Some(wanted),
     }
 }
@@ -329,7 +343,8 @@ pub(super) async fn finish(core: &Core, id: &VolumeId, record: VolumeRecord) -> 
 
 /// The pool has the volume although the ledger does not know it: the driver lost its ledger, or the handle is taken.
 async fn adopt(core: &Core, id: &VolumeId, wanted: VolumeRequest, volume: PoolVolume) -> Result<csi::Volume, Status> {
-    if !wanted.range.holds(volume.size) || volume.source != wanted.source {
+    let kind = core.config.storage_type(type_name(&core.config, &wanted.parameters));
+    if !wanted.range.holds(volume.size) || volume.source != wanted.source || volume.encrypted != kind.encrypted {
         return Err(Status::already_exists(format!(
             "the pool has a different volume of the handle {id}"
         )));
@@ -351,7 +366,7 @@ async fn adopt(core: &Core, id: &VolumeId, wanted: VolumeRequest, volume: PoolVo
 
 /// The size of what is to be copied; nothing if there is none.
 async fn source_size(core: &Core, wanted: &VolumeRequest) -> Result<Bytes, Status> {
-    let (is_block, size) = match &wanted.source {
+    let (is_block, is_encrypted, size) = match &wanted.source {
         None => return Ok(Bytes(0)),
         Some(Source::Volume(source)) => {
             let (record, _) = core.find(source).await?;
@@ -360,19 +375,25 @@ async fn source_size(core: &Core, wanted: &VolumeRequest) -> Result<Bytes, Statu
             }
             let request = record.request.as_ref();
             let is_block = request.map(|request| request.capabilities[0].form.is_block());
-            (is_block, record.size)
+            (is_block, record.encrypted, record.size)
         }
         Some(Source::Snapshot(source)) => {
             let record = core.whole_snapshot(source)?;
             if !record.ready {
                 return Err(Status::unavailable(format!("snapshot {source} is not ready yet")));
             }
-            (record.block, record.size)
+            (record.block, record.encrypted, record.size)
         }
     };
     if is_block.is_some_and(|is_block| is_block != wanted.capabilities[0].form.is_block()) {
         return Err(Status::invalid_argument(
             "the copy of a block volume is a block volume, of a mount volume a mount one",
+        ));
+    }
+    let kind = core.config.storage_type(type_name(&core.config, &wanted.parameters));
+    if is_encrypted != kind.encrypted {
+        return Err(Status::invalid_argument(
+            "the copy of an encrypted volume is encrypted, of a plain one plain: choose a type to match",
         ));
     }
     Ok(size)
@@ -406,6 +427,7 @@ pub(super) async fn make(core: &Core, id: &VolumeId, record: &VolumeRecord) -> R
             provisioning: core.config.storage_type(&record.kind).provisioning,
             segments: place.clone(),
             source: wanted.source.clone(),
+            encrypted: record.encrypted,
             shared_fs: shared_fs(&core.config, wanted),
             settings: wanted.settings.clone(),
         };
@@ -442,6 +464,7 @@ mod tests {
             capabilities: vec![Capability {
                 form: Form::Block,
                 mode: Mode::SingleNodeWriter,
+                group: None,
             }],
             parameters: BTreeMap::new(),
             settings: BTreeMap::new(),

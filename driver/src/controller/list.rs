@@ -9,11 +9,12 @@ use super::create::{check_parameters, type_name};
 use super::publish::supports;
 use super::{Core, modify};
 use crate::check;
+use crate::host::LAYER_HEADER;
 use crate::pool::PoolErrorKind;
 use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, VolumePhase, VolumeRecord};
 use crate::refuse;
-use crate::units::{Segments, VolumeId};
+use crate::units::{Bytes, Segments, VolumeId};
 
 /// A page token is this, followed by the last handle of the page before: it stays good while volumes come and go.
 const TOKEN: &str = "after:";
@@ -150,9 +151,12 @@ pub(super) async fn capacity(
         Err(error) => return Err(refuse::pool("looking for room", &error)),
     };
     let kind = core.config.storage_type(name);
-    let largest = capacity.largest.unwrap_or(kind.max_size).min(kind.max_size);
+    // The header of a layer takes room that no volume shows.
+    let header = if kind.encrypted { LAYER_HEADER } else { Bytes(0) };
+    let less_header = |size: Bytes| Bytes(size.0.saturating_sub(header.0));
+    let largest = capacity.largest.map_or(kind.max_size, less_header).min(kind.max_size);
     Ok(csi::GetCapacityResponse {
-        available_capacity: capacity.available.to_wire(),
+        available_capacity: less_header(capacity.available).to_wire(),
         maximum_volume_size: Some(largest.round_down(core.config.allocation_unit).to_wire()),
         minimum_volume_size: Some(kind.min_size.to_wire()),
     })

@@ -124,6 +124,7 @@ impl Core {
             created_size: volume.size,
             size: volume.size,
             segments: volume.segments,
+            encrypted: volume.encrypted,
             context: BTreeMap::new(),
             settings: BTreeMap::new(),
             kind: self.config.default_type.clone(),

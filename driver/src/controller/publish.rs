@@ -15,7 +15,7 @@ use crate::gate::{Hold, Pass, Subject, operate};
 use crate::ledger::Tables;
 use crate::pool::PoolErrorKind;
 use crate::quirk::Quirk;
-use crate::records::{PublicationPhase, PublicationRecord, READ_ONLY_KEY, VolumePhase, VolumeRecord};
+use crate::records::{ENCRYPTED_KEY, PublicationPhase, PublicationRecord, READ_ONLY_KEY, VolumePhase, VolumeRecord};
 use crate::refuse;
 use crate::units::{NodeId, PublishContext, VolumeId};
 
@@ -121,6 +121,7 @@ async fn attach(
     core.settle_publication(&volume, &node).await?;
     let (record, is_new) = core.find(&volume).await?;
     usable(&volume, &record, &wanted.capability)?;
+    let encrypted = record.encrypted;
     core.ledger
         .update(|draft| {
             admit(&core.config, draft.tables, &volume, &node, &wanted)?;
@@ -142,6 +143,9 @@ async fn attach(
         Ok(mut context) => {
             if wanted.access().is_read_only() {
                 context.insert(READ_ONLY_KEY.to_owned(), "true".to_owned());
+            }
+            if encrypted {
+                context.insert(ENCRYPTED_KEY.to_owned(), "true".to_owned());
             }
             let done = PublicationRecord {
                 phase: PublicationPhase::Published,
@@ -199,6 +203,12 @@ pub(super) fn supports(record: &VolumeRecord, capability: &Capability) -> Result
     if shares_writing && !capability.form.is_block() && !record.shared {
         return Err(format!(
             "the volume's file system was not made for {}",
+            capability.mode.as_str()
+        ));
+    }
+    if shares_writing && record.encrypted {
+        return Err(format!(
+            "an encrypted volume is never offered for {}",
             capability.mode.as_str()
         ));
     }

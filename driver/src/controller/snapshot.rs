@@ -160,6 +160,7 @@ pub(super) fn intended(volume: &VolumeId, source: &VolumeRecord) -> SnapshotReco
         group: None,
         block: request.map(|request| request.capabilities[0].form.is_block()),
         kind: source.kind.clone(),
+        encrypted: source.encrypted,
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::store::{Store, beside, sync_directory};
-use super::{errors, fs as file_systems, image, loops, off_thread, paths};
+use super::{errors, fs as file_systems, group, image, layer, loops, off_thread, paths};
 use crate::host::{
     FsUsage, Fsck, Host, HostError, HostErrorKind, HostResult, Mount, MountEntry, NewFs, PathKind, Probe,
 };
+use crate::key::Key;
 use crate::runtime::Runtime;
 use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, PublishContext, VolumeId};
 
@@ -76,17 +77,84 @@ impl Inner {
         loops::detach(&image)
     }
 
+    /// The mark stays until something is written through the layer: before, nobody could tell a blank layer from one
+    /// whose bytes make no sense.
+    fn encrypt(&self, device: &DevicePath, uuid: &str, key: &Key) -> HostResult<()> {
+        file_systems::refuse_shown(device)?;
+        refuse_unless_blank(device, &self.probe(device)?)?;
+        drop(loops::open_alone(device)?);
+        mark(device)?;
+        let made = layer::make(device, uuid, key);
+        if made.is_err() {
+            self.undo_formatting(device)?;
+        }
+        made
+    }
+
+    /// Deriving a key takes a second or two: nobody else waits for it.
+    fn unlock(&self, volume: &VolumeId, key: &Key, access: Access) -> HostResult<DevicePath> {
+        let image = self.store.volume_image(volume);
+        match (open_layer(&image)?, find(&image)?) {
+            (Some(layer), _) if layer.access == access => Ok(layer.device),
+            (Some(layer), _) => Err(HostError::new(
+                HostErrorKind::Exists,
+                format!(
+                    "the layer of volume {volume} is open as {} with other access",
+                    layer.device
+                ),
+            )),
+            (None, None) => Err(HostError::new(
+                HostErrorKind::NotFound,
+                format!("volume {volume} is not attached"),
+            )),
+            (None, Some(found)) => match file_systems::probe(&found.device)? {
+                Probe::Encrypted { .. } => layer::open(&image, &found.device, key, access),
+                other => Err(HostError::new(
+                    HostErrorKind::Invalid,
+                    format!("{} holds {other:?}, not an encryption layer", found.device),
+                )),
+            },
+        }
+    }
+
+    fn grow_layer(&self, volume: &VolumeId) -> HostResult<Bytes> {
+        let image = self.store.volume_image(volume);
+        match open_layer(&image)? {
+            Some(layer) => layer::grow(&image, &layer),
+            None => Err(HostError::new(
+                HostErrorKind::NotFound,
+                format!("volume {volume} has no open encryption layer"),
+            )),
+        }
+    }
+
+    fn lock(&self, volume: &VolumeId) -> HostResult<()> {
+        let image = self.store.volume_image(volume);
+        let Some(found) = open_layer(&image)? else {
+            return Ok(());
+        };
+        file_systems::refuse_shown(&found.device)?;
+        layer::close(&image)
+    }
+
+    fn bind_device(&self, device: &DevicePath, target: &HostPath, access: Access) -> HostResult<()> {
+        // From here on somebody may write through the layer.
+        if layer::below(device).is_some() && is_marked(device) {
+            unmark(device)?;
+        }
+        file_systems::bind_device(device, target, access)
+    }
+
     /// A crash while a file system was made leaves half of one on a device that was blank: it is made blank again.
     fn undo_formatting(&self, device: &DevicePath) -> HostResult<()> {
-        let Some(marker) = marker(device) else { return Ok(()) };
-        if !marker.exists() {
+        if !is_marked(device) {
             return Ok(());
         }
         let file = loops::open_alone(device)?;
         let failed = |error| errors::host("undoing a formatting that was cut off", error);
         image::clear(&file, loops::size(device)?).map_err(failed)?;
         self.allocate_again(device).map_err(failed)?;
-        unmark(&marker).map_err(failed)
+        unmark(device)
     }
 
     fn allocate_again(&self, device: &DevicePath) -> std::io::Result<()> {
@@ -106,39 +174,40 @@ impl Inner {
     }
 
     fn probe(&self, device: &DevicePath) -> HostResult<Probe> {
-        self.undo_formatting(device)?;
+        if layer::below(device).is_none() {
+            self.undo_formatting(device)?;
+        } else if is_marked(device) {
+            return Ok(Probe::Blank);
+        }
         file_systems::probe(device)
     }
 
     fn mkfs(&self, device: &DevicePath, new: &NewFs) -> HostResult<()> {
         file_systems::refuse_shown(device)?;
-        match self.probe(device)? {
-            Probe::Blank => {}
-            other => {
-                return Err(HostError::new(
-                    HostErrorKind::Exists,
-                    format!("{device} holds {other:?}"),
-                ));
-            }
-        }
+        refuse_unless_blank(device, &self.probe(device)?)?;
         drop(loops::open_alone(device)?);
-        let failed = |error| errors::host("making the file system", error);
-        let marker = marker(device);
-        if let Some(marker) = &marker {
-            fs::File::create(marker).map_err(failed)?;
-            sync_directory(marker).map_err(failed)?;
-        }
+        mark(device)?;
         let made = file_systems::make(device.as_str(), new);
         if let Err(error) = made {
-            self.undo_formatting(device)?;
+            // In a layer only the mark is left: the whole layer is made anew.
+            if layer::below(device).is_none() {
+                self.undo_formatting(device)?;
+            }
             return Err(error);
         }
         let written = fs::File::open(device.as_str()).and_then(|file| file.sync_all());
-        written.map_err(failed)?;
-        if let Some(marker) = &marker {
-            unmark(marker).map_err(failed)?;
-        }
-        Ok(())
+        written.map_err(|error| errors::host("making the file system", error))?;
+        unmark(device)
+    }
+}
+
+fn refuse_unless_blank(device: &DevicePath, found: &Probe) -> HostResult<()> {
+    match found {
+        Probe::Blank => Ok(()),
+        other => Err(HostError::new(
+            HostErrorKind::Exists,
+            format!("{device} holds {other:?}"),
+        )),
     }
 }
 
@@ -146,21 +215,37 @@ fn find(image: &Path) -> HostResult<Option<loops::Loop>> {
     loops::find(image).map_err(|error| errors::host("looking for the loop device", error))
 }
 
-/// The file behind a loop device.
+fn open_layer(image: &Path) -> HostResult<Option<layer::Layer>> {
+    layer::of(image).map_err(|error| errors::host("looking for the encryption layer", error))
+}
+
+/// The file behind a loop device, or behind the one under a layer.
 fn backing(device: &DevicePath) -> Option<PathBuf> {
-    let name = device.as_str().strip_prefix("/dev/")?;
+    let below = layer::below(device);
+    let name = below.as_ref().unwrap_or(device).as_str().strip_prefix("/dev/")?;
     let text = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
     Some(PathBuf::from(text.trim_end_matches('\n')))
 }
 
-/// What says that a file system is being made on a device.
+/// What says that a file system or a layer is being made on a device.
 fn marker(device: &DevicePath) -> Option<PathBuf> {
     backing(device).map(|image| beside(&image, "formatting"))
 }
 
-fn unmark(marker: &Path) -> std::io::Result<()> {
-    fs::remove_file(marker)?;
-    sync_directory(marker)
+fn is_marked(device: &DevicePath) -> bool {
+    marker(device).is_some_and(|marker| marker.exists())
+}
+
+fn mark(device: &DevicePath) -> HostResult<()> {
+    let Some(marker) = marker(device) else { return Ok(()) };
+    let made = fs::File::create(&marker).and_then(|_| sync_directory(&marker));
+    made.map_err(|error| errors::host("marking the image", error))
+}
+
+fn unmark(device: &DevicePath) -> HostResult<()> {
+    let Some(marker) = marker(device) else { return Ok(()) };
+    let removed = fs::remove_file(&marker).and_then(|()| sync_directory(&marker));
+    removed.map_err(|error| errors::host("taking the mark off the image", error))
 }
 
 #[async_trait]
@@ -206,6 +291,32 @@ impl Host for LinuxHost {
         self.run(move |inner| inner.detach(&volume)).await
     }
 
+    async fn encrypt(&self, device: &DevicePath, uuid: &str, key: &Key) -> HostResult<()> {
+        let (device, uuid, key) = (device.clone(), uuid.to_owned(), key.clone());
+        self.run(move |inner| inner.encrypt(&device, &uuid, &key)).await
+    }
+
+    async fn unlock(&self, volume: &VolumeId, key: &Key, access: Access) -> HostResult<DevicePath> {
+        let (volume, key) = (volume.clone(), key.clone());
+        self.run(move |inner| inner.unlock(&volume, &key, access)).await
+    }
+
+    async fn unlocked(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>> {
+        let volume = volume.clone();
+        self.run(move |inner| Ok(open_layer(&inner.store.volume_image(&volume))?.map(|layer| layer.device)))
+            .await
+    }
+
+    async fn grow_layer(&self, volume: &VolumeId) -> HostResult<Bytes> {
+        let volume = volume.clone();
+        self.run(move |inner| inner.grow_layer(&volume)).await
+    }
+
+    async fn lock(&self, volume: &VolumeId) -> HostResult<()> {
+        let volume = volume.clone();
+        self.run(move |inner| inner.lock(&volume)).await
+    }
+
     async fn device_size(&self, device: &DevicePath) -> HostResult<Bytes> {
         let device = device.clone();
         self.run(move |_| loops::size(&device)).await
@@ -248,8 +359,7 @@ impl Host for LinuxHost {
 
     async fn bind_device(&self, device: &DevicePath, target: &HostPath, access: Access) -> HostResult<()> {
         let (device, target) = (device.clone(), target.clone());
-        self.run(move |_| file_systems::bind_device(&device, &target, access))
-            .await
+        self.run(move |inner| inner.bind_device(&device, &target, access)).await
     }
 
     async fn remount(&self, target: &HostPath, flags: &[String], access: Access) -> HostResult<()> {
@@ -274,6 +384,11 @@ impl Host for LinuxHost {
     async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes> {
         let target = target.clone();
         self.run(move |_| file_systems::grow(&target)).await
+    }
+
+    async fn set_group(&self, path: &HostPath, group: u32) -> HostResult<()> {
+        let path = path.clone();
+        self.run(move |_| group::give(&path, group)).await
     }
 
     async fn usage(&self, path: &HostPath) -> HostResult<FsUsage> {

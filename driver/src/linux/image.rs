@@ -10,8 +10,8 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::store::is_mount_of;
-use super::{fs as file_systems, ioctl, loops, paths};
+use super::store::{beside, is_mount_of};
+use super::{fs as file_systems, ioctl, layer, loops, paths};
 use crate::pool::Extent;
 use crate::units::Bytes;
 
@@ -63,6 +63,16 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Fills a new image with the bytes of the image at a path. One in which a file system is still being made, or in which
+/// that was cut off, holds nothing of anybody's: its copy is blank.
+pub(super) fn copy_at(from: &Path, to: &File) -> io::Result<()> {
+    let source = File::open(from)?;
+    if beside(from, "formatting").exists() {
+        return Ok(());
+    }
+    copy(&source, to)
+}
+
 fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let (mut read, mut write) = (start, start);
     while read < end {
@@ -107,8 +117,12 @@ impl Frozen {
         let Some(found) = loops::find(image)? else {
             return Ok(Some(()));
         };
+        let (device, access) = match layer::above(&found.device)? {
+            Some(layer) => (layer.device, layer.access),
+            None => (found.device, found.access),
+        };
         let table = file_systems::table().map_err(io::Error::other)?;
-        if let Some(entry) = table.iter().find(|entry| is_mount_of(entry, &found.device)) {
+        if let Some(entry) = table.iter().find(|entry| is_mount_of(entry, &device)) {
             let directory = paths::open(&entry.target, OFlags::RDONLY | OFlags::DIRECTORY)?;
             match ioctl::freeze(&directory) {
                 Ok(()) => self.0.push(directory),
@@ -118,8 +132,8 @@ impl Frozen {
             }
             return Ok(Some(()));
         }
-        File::open(found.device.as_str())?.sync_all()?;
-        Ok(found.access.is_read_only().then_some(()))
+        File::open(device.as_str())?.sync_all()?;
+        Ok(access.is_read_only().then_some(()))
     }
 }
 

@@ -3,20 +3,23 @@
 //! ```text
 //! LinuxPool ──► Store: images of volumes and snapshots, one JSON file beside each
 //!                 ▲
-//! LinuxHost ──────┘──► loop devices ──► file systems ──► mounts
+//! LinuxHost ──────┘──► loop devices ──► [encryption layers ──►] file systems ──► mounts
 //! ```
 //!
 //! Both work on the same directory, so they live in one process, which locks it. System calls go through `rustix`;
-//! external tools are run only for what the kernel has no call for: making, checking and resizing file systems.
+//! external tools are run only for what the kernel has no call for: making, checking and resizing file systems, and
+//! encryption layers.
 //!
 //! Blind spots: a raw block volume is shown read-only only if its device is (the kernel lets one write to a device node
 //! on a read-only mount); checks of XFS and btrfs are left to their mounting, which replays their logs.
 
 mod errors;
 mod fs;
+mod group;
 mod host;
 mod image;
 mod ioctl;
+mod layer;
 mod loops;
 mod mountinfo;
 pub(crate) mod paths;

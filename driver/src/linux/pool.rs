@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::store::{SnapshotFile, Store, VolumeFile, beside, remove, sync_directory};
+use super::store::{self, SnapshotFile, Store, VolumeFile, beside, len, remove, sync_directory};
 use super::{errors, fs as file_systems, image, loops, off_thread};
 use crate::host::{HostErrorKind, NewFs};
 use crate::pool::{
@@ -92,7 +92,7 @@ impl Store {
         let limit = self.shape.limit.map_or(whole, |limit| limit.0);
         let of_kind = self.shape.kinds.get(kind).copied().flatten();
         let index = self.index();
-        let made = index.volumes.values().map(|file| (&file.kind, file.size.0));
+        let made = index.volumes.values().map(|file| (&file.kind, file.len().0));
         let making = index.making.values().map(|(kind, size)| (kind, size.0));
         let (mut all, mut same) = (0_u64, 0_u64);
         for (other, size) in made.chain(making) {
@@ -132,13 +132,11 @@ impl Store {
         let left = self
             .left(&new.kind)
             .map_err(|error| errors::pool("looking for room", error))?;
-        if left < new.size.0 {
-            return refused(
-                PoolErrorKind::NoSpace,
-                format!("{} of {} are left", Bytes(left), new.size),
-            );
+        let len = len(new.size, new.encrypted);
+        if left < len.0 {
+            return refused(PoolErrorKind::NoSpace, format!("{} of {len} are left", Bytes(left)));
         }
-        self.index().making.insert(new.id.clone(), (new.kind.clone(), new.size));
+        self.index().making.insert(new.id.clone(), (new.kind.clone(), len));
         let made = self.make(new);
         let mut index = self.index();
         index.making.remove(&new.id);
@@ -160,6 +158,7 @@ impl Store {
                 kind: new.kind.clone(),
                 provisioning: new.provisioning,
                 source: new.source.clone(),
+                encrypted: new.encrypted,
                 exports: BTreeMap::new(),
                 settings: new.settings.clone(),
             };
@@ -177,14 +176,15 @@ impl Store {
     fn fill(&self, new: &NewVolume, draft: &Path) -> PoolResult<()> {
         let failed = |error| errors::pool("making the image", error);
         let thick = new.provisioning == Provisioning::Thick;
+        let len = len(new.size, new.encrypted);
         let file = match &new.source {
-            None => image::make(draft, new.size, thick).map_err(failed)?,
+            None => image::make(draft, len, thick).map_err(failed)?,
             Some(source) => {
                 let file = image::make(draft, Bytes(0), false).map_err(failed)?;
-                self.copy_source(source, new.size, &file)?;
-                file.set_len(new.size.0).map_err(failed)?;
+                self.copy_source(source, new, &file)?;
+                file.set_len(len.0).map_err(failed)?;
                 if thick {
-                    image::allocate(&file, new.size).map_err(failed)?;
+                    image::allocate(&file, len).map_err(failed)?;
                 }
                 file
             }
@@ -202,31 +202,37 @@ impl Store {
         file.sync_all().map_err(failed)
     }
 
-    fn copy_source(&self, source: &Source, size: Bytes, to: &File) -> PoolResult<()> {
+    fn copy_source(&self, source: &Source, new: &NewVolume, to: &File) -> PoolResult<()> {
         let (path, found, frozen) = match source {
             Source::Volume(id) => {
                 let file = self.index().volumes.get(id).cloned();
                 let path = self.volume_image(id);
-                (path, file.map(|file| file.size), true)
+                (path, file.map(|file| (file.size, file.encrypted)), true)
             }
             Source::Snapshot(id) => {
                 let file = self.index().snapshots.get(id).cloned();
-                (self.snapshot_image(id), file.map(|file| file.size), false)
+                (
+                    self.snapshot_image(id),
+                    file.map(|file| (file.size, file.encrypted)),
+                    false,
+                )
             }
         };
-        let Some(found) = found else {
+        let Some((found, encrypted)) = found else {
             return refused(PoolErrorKind::NoSuchSource, format!("{source:?} is not there"));
         };
-        if size < found {
+        if new.size < found {
             return refused(PoolErrorKind::OutOfRange, format!("a copy is at least {found} large"));
+        }
+        if encrypted != new.encrypted {
+            return refused(PoolErrorKind::Invalid, "a copy is encrypted if its source is");
         }
         let _held = if frozen {
             Some(self.hold(std::slice::from_ref(&path))?)
         } else {
             None
         };
-        let from = File::open(&path).map_err(|error| errors::pool("opening the source", error))?;
-        image::copy(&from, to).map_err(|error| errors::pool("copying the source", error))
+        image::copy_at(&path, to).map_err(|error| errors::pool("copying the source", error))
     }
 
     /// Holds up whoever writes to the images, so that they can be copied as of one moment.
@@ -297,11 +303,12 @@ impl Store {
             .open(self.volume_image(id))
             .and_then(|image| {
                 let len = image.metadata()?.len();
-                if len < size.0 {
-                    image.set_len(size.0)?;
+                let new = store::len(size, file.encrypted);
+                if len < new.0 {
+                    image.set_len(new.0)?;
                 }
                 if file.provisioning == Provisioning::Thick {
-                    image::allocate(&image, size)?;
+                    image::allocate(&image, new)?;
                 }
                 image.sync_all()
             });
@@ -378,6 +385,7 @@ impl Store {
             volume: cut.volume.clone(),
             size: volume.size,
             cut_at: now,
+            encrypted: volume.encrypted,
         });
         let files: Vec<SnapshotFile> = files.collect();
         if let Err(error) = self.copy_all(&files) {
@@ -404,8 +412,9 @@ impl Store {
         for (file, image) in files.iter().zip(&images) {
             let draft = beside(&self.snapshot_image(&file.id), "draft");
             let to = image::make(&draft, Bytes(0), false).map_err(failed)?;
-            let copied = File::open(image).and_then(|from| image::copy(&from, &to));
-            copied.and_then(|()| to.set_len(file.size.0)).map_err(failed)?;
+            let copied = image::copy_at(image, &to);
+            let len = store::len(file.size, file.encrypted);
+            copied.and_then(|()| to.set_len(len.0)).map_err(failed)?;
         }
         drop(held);
         for file in files {
@@ -439,13 +448,19 @@ impl Store {
         limit: usize,
     ) -> PoolResult<Vec<Extent>> {
         let find = |id: &SnapshotId| {
-            let there = self.index().snapshots.contains_key(id);
+            let found = self.index().snapshots.get(id).map(|file| file.encrypted);
             let missing = || PoolError::new(PoolErrorKind::NotFound, format!("no snapshot {id}"));
-            there.then(|| self.snapshot_image(id)).ok_or_else(missing)
+            Ok((self.snapshot_image(id), found.ok_or_else(missing)?))
         };
-        let (base, target) = (base.map(find).transpose()?, find(target)?);
-        image::extents(base.as_deref(), &target, offset, limit)
-            .map_err(|error| errors::pool("reading the snapshot", error))
+        let base = base.map(find).transpose()?;
+        let (target, encrypted) = find(target)?;
+        // A layer keeps every byte at its place behind the header.
+        let header = store::len(Bytes(0), encrypted).0;
+        let base = base.as_ref().map(|(path, _)| path.as_path());
+        let found = image::extents(base, &target, Bytes(offset.0 + header), limit);
+        let mut found = found.map_err(|error| errors::pool("reading the snapshot", error))?;
+        found.iter_mut().for_each(|extent| extent.offset.0 -= header);
+        Ok(found)
     }
 
     fn capacity(&self, kind: &str, segments: &Segments) -> PoolResult<Capacity> {

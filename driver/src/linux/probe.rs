@@ -43,7 +43,10 @@ fn read(device: &File, at: u64, len: u64) -> io::Result<Vec<u8>> {
 }
 
 fn known(head: &[u8]) -> Option<Probe> {
-    ext4(head).or_else(|| xfs(head)).or_else(|| btrfs(head))
+    luks(head)
+        .or_else(|| ext4(head))
+        .or_else(|| xfs(head))
+        .or_else(|| btrfs(head))
 }
 
 fn little(bytes: &[u8]) -> u64 {
@@ -106,12 +109,20 @@ fn btrfs(head: &[u8]) -> Option<Probe> {
     })
 }
 
+/// Version 1 and 2 begin alike.
+fn luks(head: &[u8]) -> Option<Probe> {
+    if head.get(..6)? != b"LUKS\xba\xbe" {
+        return None;
+    }
+    Some(Probe::Encrypted {
+        uuid: label(head.get(168..208)?),
+    })
+}
+
 /// The name of what is not the driver's to touch.
 fn foreign(head: &[u8]) -> &'static str {
     let at = |place: usize, signature: &[u8]| head.get(place..place + signature.len()) == Some(signature);
-    if at(0, b"LUKS\xba\xbe") {
-        "crypto_LUKS"
-    } else if at(512, b"LABELONE") {
+    if at(512, b"LABELONE") {
         "LVM2_member"
     } else if at(512, b"EFI PART") {
         "gpt"

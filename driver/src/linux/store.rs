@@ -21,7 +21,8 @@ use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{fs as file_systems, ioctl, loops, paths};
+use super::{fs as file_systems, ioctl, layer, loops, paths};
+use crate::host::LAYER_HEADER;
 use crate::pool::{PoolVolume, Provisioning, Source};
 use crate::units::{Access, Bytes, NodeId, Segments, SnapshotId, VolumeId};
 
@@ -78,6 +79,9 @@ pub(super) struct VolumeFile {
     pub(super) kind: String,
     pub(super) provisioning: Provisioning,
     pub(super) source: Option<Source>,
+    /// Room for the header of an encryption layer lies in front.
+    #[serde(default)]
+    pub(super) encrypted: bool,
     pub(super) exports: BTreeMap<NodeId, Access>,
     pub(super) settings: BTreeMap<String, String>,
 }
@@ -89,6 +93,20 @@ pub(super) struct SnapshotFile {
     pub(super) volume: VolumeId,
     pub(super) size: Bytes,
     pub(super) cut_at: Duration,
+    #[serde(default)]
+    pub(super) encrypted: bool,
+}
+
+impl VolumeFile {
+    /// The length of the image.
+    pub(super) fn len(&self) -> Bytes {
+        len(self.size, self.encrypted)
+    }
+}
+
+/// The length of an image that shows so many bytes.
+pub(super) fn len(size: Bytes, encrypted: bool) -> Bytes {
+    Bytes(size.0 + if encrypted { LAYER_HEADER.0 } else { 0 })
 }
 
 /// What is in the directory.
@@ -186,7 +204,7 @@ impl Store {
         let len = fs::metadata(self.volume_image(&file.id)).map(|found| found.len());
         let trouble = match len {
             Err(error) => format!("the image cannot be found: {error}"),
-            Ok(len) if len < file.size.0 => format!("the image has {len} bytes of {}", file.size.0),
+            Ok(len) if len < file.len().0 => format!("the image has {len} bytes of {}", file.len().0),
             Ok(_) => String::new(),
         };
         PoolVolume {
@@ -194,6 +212,7 @@ impl Store {
             size: file.size,
             segments: self.shape.segments.clone(),
             source: file.source.clone(),
+            encrypted: file.encrypted,
             exports: file.exports.clone(),
             trouble,
         }
@@ -205,7 +224,11 @@ impl Store {
         let Ok(table) = file_systems::table() else { return };
         for image in images {
             let Ok(Some(found)) = loops::find(&image) else { continue };
-            let on = table.iter().find(|entry| is_mount_of(entry, &found.device));
+            let device = match layer::above(&found.device) {
+                Ok(Some(layer)) => layer.device,
+                _ => found.device,
+            };
+            let on = table.iter().find(|entry| is_mount_of(entry, &device));
             let directory = on.map(|entry| paths::open(&entry.target, rustix::fs::OFlags::RDONLY));
             if let Some(Ok(directory)) = directory {
                 // An error says that it is not frozen.

@@ -1,6 +1,6 @@
 //! External tools: run with arguments, an empty environment and a deadline; what they say when they fail is kept.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,19 +48,33 @@ impl Ended {
 /// # Errors
 /// `Unsupported` if it is not installed, `TimedOut` if it was killed for taking too long.
 pub(super) fn run(tool: &str, arguments: &[&str]) -> HostResult<Ended> {
+    run_with(tool, arguments, None)
+}
+
+/// Runs a tool to its end, with something to read.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_with(tool: &str, arguments: &[&str], input: Option<&[u8]>) -> HostResult<Ended> {
     let mut command = Command::new(tool);
     command
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
-        .stdin(Stdio::null())
+        // In a container nobody answers for udev: the device-mapper makes its nodes itself.
+        .env("DM_DISABLE_UDEV", "1")
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => HostError::new(HostErrorKind::Unsupported, format!("{tool} is not installed")),
         _ => errors::host(&format!("running {tool}"), error),
     })?;
+    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
+        // A tool that does not read ends with a status of its own; what it is told is shorter than a pipe.
+        let _ = pipe.write_all(input);
+    }
     let listeners = [listen(child.stderr.take()), listen(child.stdout.take())];
     let in_time = wait(&child).map_err(|error| errors::host(&format!("waiting for {tool}"), error))?;
     if !in_time {

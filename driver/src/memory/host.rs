@@ -2,11 +2,14 @@
 
 use async_trait::async_trait;
 
-use super::{Device, Memory, World};
+use super::{Content, Device, Layer, Memory, World};
 use crate::host::{
-    FsUsage, Fsck, Host, HostError, HostErrorKind, HostResult, Mount, MountEntry, MountSource, NewFs, PathKind, Probe,
+    FsUsage, Fsck, Host, HostError, HostErrorKind, HostResult, LAYER_HEADER, Mount, MountEntry, MountSource, NewFs,
+    PathKind, Probe,
 };
+use crate::key::Key;
 use crate::linux::paths;
+use crate::pool::PoolVolume;
 use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, PublishContext, VolumeId};
 
 /// The [`Host`] of the memory backend.
@@ -48,8 +51,21 @@ fn gone<T>(device: &DevicePath) -> HostResult<T> {
 }
 
 fn size(world: &World, device: &DevicePath) -> HostResult<Bytes> {
-    let found = world.devices.values().find(|found| found.path == *device);
-    found.map_or_else(|| gone(device), |found| Ok(found.size))
+    let found = world.devices.values().find(|found| found.has(device));
+    found.map_or_else(|| gone(device), |found| Ok(found.size_of(device)))
+}
+
+/// By what a key is known again.
+fn check(uuid: &str, key: &Key) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_derive_key("wavetank memory backend: the check of a layer's key");
+    hasher.update(uuid.as_bytes()).update(key.bytes());
+    hasher.finalize()
+}
+
+/// What a machine sees of a volume: the header of a layer, too.
+fn bare_size(volume: &PoolVolume) -> Bytes {
+    let header = if volume.encrypted { LAYER_HEADER.0 } else { 0 };
+    Bytes(volume.size.0 + header)
 }
 
 #[async_trait]
@@ -95,8 +111,9 @@ impl Host for MemoryHost {
         };
         let device = Device {
             path: DevicePath::new(format!("memory:{volume}")),
-            size: found.known.size,
+            size: bare_size(&found.known),
             access,
+            layer: None,
         };
         let path = device.path.clone();
         world.devices.insert(volume.clone(), device);
@@ -112,11 +129,88 @@ impl Host for MemoryHost {
         if world
             .devices
             .get(volume)
-            .is_some_and(|found| world.is_shown(&found.path))
+            .is_some_and(|found| found.layer.is_some() || world.is_shown(&found.path))
         {
             return refused(HostErrorKind::Busy, format!("volume {volume} is mounted"));
         }
         world.devices.remove(volume);
+        Ok(())
+    }
+
+    async fn encrypt(&self, device: &DevicePath, uuid: &str, key: &Key) -> HostResult<()> {
+        let mut world = self.0.world();
+        let Some(volume) = world.volume_of(device) else {
+            return gone(device);
+        };
+        if volume.holds.bare != Probe::Blank {
+            return refused(HostErrorKind::Exists, format!("{device} holds {:?}", volume.holds.bare));
+        }
+        let uuid = uuid.to_owned();
+        let check = check(&uuid, key);
+        let holds = Probe::Blank;
+        volume.holds = Content {
+            bare: Probe::Encrypted { uuid },
+            layer: Some(Layer { check, holds }),
+        };
+        Ok(())
+    }
+
+    async fn unlock(&self, volume: &VolumeId, key: &Key, _: Access) -> HostResult<DevicePath> {
+        let mut world = self.0.world();
+        let content = world.volumes.get(volume).map(|found| found.holds.clone());
+        let Some(device) = world.devices.get_mut(volume) else {
+            return refused(HostErrorKind::NotFound, format!("volume {volume} is not attached"));
+        };
+        if let Some((path, _)) = &device.layer {
+            return Ok(path.clone());
+        }
+        let Some(Content {
+            bare: Probe::Encrypted { uuid },
+            layer: Some(layer),
+        }) = content
+        else {
+            return refused(
+                HostErrorKind::Invalid,
+                format!("volume {volume} has no encryption layer"),
+            );
+        };
+        if layer.check != check(&uuid, key) {
+            return refused(HostErrorKind::Denied, "no key fits");
+        }
+        let path = DevicePath::new(format!("memory:{volume}/plain"));
+        device.layer = Some((path.clone(), Bytes(device.size.0.saturating_sub(LAYER_HEADER.0))));
+        Ok(path)
+    }
+
+    async fn unlocked(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>> {
+        let world = self.0.world();
+        let layer = world.devices.get(volume).and_then(|found| found.layer.as_ref());
+        Ok(layer.map(|(path, _)| path.clone()))
+    }
+
+    async fn grow_layer(&self, volume: &VolumeId) -> HostResult<Bytes> {
+        let mut world = self.0.world();
+        let Some(Device {
+            size,
+            layer: Some((_, plain)),
+            ..
+        }) = world.devices.get_mut(volume)
+        else {
+            return refused(HostErrorKind::NotFound, format!("volume {volume} has no open layer"));
+        };
+        *plain = Bytes(size.0.saturating_sub(LAYER_HEADER.0));
+        Ok(*plain)
+    }
+
+    async fn lock(&self, volume: &VolumeId) -> HostResult<()> {
+        let mut world = self.0.world();
+        let layer = world.devices.get(volume).and_then(|found| found.layer.clone());
+        if layer.is_some_and(|(path, _)| world.is_shown(&path)) {
+            return refused(HostErrorKind::Busy, format!("the layer of volume {volume} is in use"));
+        }
+        if let Some(device) = world.devices.get_mut(volume) {
+            device.layer = None;
+        }
         Ok(())
     }
 
@@ -126,7 +220,7 @@ impl Host for MemoryHost {
 
     async fn rescan(&self, device: &DevicePath) -> HostResult<Bytes> {
         let mut world = self.0.world();
-        let Some(now) = world.volume_of(device).map(|volume| volume.known.size) else {
+        let Some(now) = world.volume_of(device).map(|volume| bare_size(&volume.known)) else {
             return gone(device);
         };
         for found in world.devices.values_mut().filter(|found| found.path == *device) {
@@ -138,20 +232,20 @@ impl Host for MemoryHost {
     async fn probe(&self, device: &DevicePath) -> HostResult<Probe> {
         let mut world = self.0.world();
         world
-            .volume_of(device)
-            .map_or_else(|| gone(device), |volume| Ok(volume.holds.clone()))
+            .holds(device)
+            .map_or_else(|| gone(device), |holds| Ok(holds.clone()))
     }
 
     async fn mkfs(&self, device: &DevicePath, fs: &NewFs) -> HostResult<()> {
         let mut world = self.0.world();
         let size = size(&world, device)?;
-        let Some(volume) = world.volume_of(device) else {
+        let Some(holds) = world.holds(device) else {
             return gone(device);
         };
-        if volume.holds != Probe::Blank {
-            return refused(HostErrorKind::Exists, format!("{device} holds {:?}", volume.holds));
+        if *holds != Probe::Blank {
+            return refused(HostErrorKind::Exists, format!("{device} holds {holds:?}"));
         }
-        volume.holds = Probe::FileSystem {
+        *holds = Probe::FileSystem {
             kind: fs.kind,
             size,
             uuid: fs.uuid.clone(),
@@ -212,10 +306,17 @@ impl Host for MemoryHost {
             return refused(HostErrorKind::NotMounted, format!("nothing is mounted at {target}"));
         };
         let room = size(&world, &device)?;
-        if let Some(Probe::FileSystem { size, .. }) = world.volume_of(&device).map(|volume| &mut volume.holds) {
+        if let Some(Probe::FileSystem { size, .. }) = world.holds(&device) {
             *size = room.max(*size);
         }
         Ok(room)
+    }
+
+    async fn set_group(&self, path: &HostPath, _: u32) -> HostResult<()> {
+        match self.mount_at(path).await? {
+            Some(_) => Ok(()),
+            None => refused(HostErrorKind::NotMounted, format!("nothing is mounted at {path}")),
+        }
     }
 
     async fn usage(&self, path: &HostPath) -> HostResult<FsUsage> {

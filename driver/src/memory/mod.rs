@@ -32,19 +32,33 @@ struct World {
     mounts: Vec<MountEntry>,
 }
 
+/// What a probe of a volume would say, and of the layer on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Content {
+    bare: Probe,
+    layer: Option<Layer>,
+}
+
+/// An encryption layer: by what its key is known, and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Layer {
+    check: blake3::Hash,
+    holds: Probe,
+}
+
 #[derive(Clone, Debug)]
 struct Volume {
     known: PoolVolume,
     made: Bytes,
     kind: String,
-    holds: Probe,
+    holds: Content,
     settings: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
 struct Snapshot {
     known: PoolSnapshot,
-    holds: Probe,
+    holds: Content,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +66,8 @@ struct Device {
     path: DevicePath,
     size: Bytes,
     access: Access,
+    /// The open encryption layer on it: its device and size.
+    layer: Option<(DevicePath, Bytes)>,
 }
 
 impl Memory {
@@ -73,10 +89,41 @@ impl Memory {
     }
 }
 
+impl Content {
+    fn new(bare: Probe) -> Self {
+        Self { bare, layer: None }
+    }
+}
+
+impl Device {
+    fn has(&self, device: &DevicePath) -> bool {
+        self.path == *device || self.layer.as_ref().is_some_and(|(path, _)| path == device)
+    }
+
+    /// The size of one of its devices.
+    fn size_of(&self, device: &DevicePath) -> Bytes {
+        match &self.layer {
+            Some((path, size)) if path == device => *size,
+            _ => self.size,
+        }
+    }
+}
+
 impl World {
     fn volume_of(&mut self, device: &DevicePath) -> Option<&mut Volume> {
-        let id = self.devices.iter().find(|(_, found)| found.path == *device)?.0;
+        let id = self.devices.iter().find(|(_, found)| found.has(device))?.0;
         self.volumes.get_mut(id)
+    }
+
+    /// What is to be found on a device, be it a volume's own or that of its layer.
+    fn holds(&mut self, device: &DevicePath) -> Option<&mut Probe> {
+        let bare = self.devices.values().any(|found| found.path == *device);
+        let content = &mut self.volume_of(device)?.holds;
+        if bare {
+            Some(&mut content.bare)
+        } else {
+            content.layer.as_mut().map(|layer| &mut layer.holds)
+        }
     }
 
     fn is_shown(&self, device: &DevicePath) -> bool {

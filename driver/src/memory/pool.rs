@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Memory, Snapshot, Volume, World};
+use super::{Content, Memory, Snapshot, Volume, World};
 use crate::host::Probe;
 use crate::pool::{
     Capacity, Extent, NewSnapshot, NewVolume, Pool, PoolError, PoolErrorKind, PoolResult, PoolSnapshot, PoolVolume,
@@ -54,7 +54,7 @@ impl World {
         self.volumes.get_mut(id).ok_or_else(missing)
     }
 
-    fn source(&self, new: &NewVolume) -> PoolResult<Option<Probe>> {
+    fn source(&self, new: &NewVolume) -> PoolResult<Option<Content>> {
         let found = match &new.source {
             None => return Ok(None),
             Some(Source::Volume(id)) => self.volumes.get(id).map(|one| (one.known.size, &one.holds)),
@@ -64,6 +64,11 @@ impl World {
             None => refused(PoolErrorKind::NoSuchSource, format!("volume {} has no source", new.id)),
             Some((size, _)) if new.size < size => {
                 refused(PoolErrorKind::OutOfRange, format!("a copy is at least {size} large"))
+            }
+            Some((_, holds))
+                if new.encrypted != matches!(holds.bare, Probe::Encrypted { .. }) && holds.bare != Probe::Blank =>
+            {
+                refused(PoolErrorKind::Invalid, "a copy is encrypted if its source is")
             }
             Some((_, holds)) => Ok(Some(holds.clone())),
         }
@@ -90,12 +95,14 @@ impl World {
             uuid: String::new(),
             label: String::new(),
         });
-        let holds = self.source(new)?.or(made).unwrap_or(Probe::Blank);
+        let blank = || Content::new(made.unwrap_or(Probe::Blank));
+        let holds = self.source(new)?.unwrap_or_else(blank);
         let known = PoolVolume {
             id: new.id.clone(),
             size: new.size,
             segments: self.segments.clone(),
             source: new.source.clone(),
+            encrypted: new.encrypted,
             exports: BTreeMap::new(),
             trouble: String::new(),
         };
@@ -257,7 +264,8 @@ impl Pool for MemoryPool {
                 .map(|snapshot| &snapshot.holds)
                 .ok_or_else(missing)
         };
-        let old = base.map(find).transpose()?.unwrap_or(&Probe::Blank);
+        let blank = Content::new(Probe::Blank);
+        let old = base.map(find).transpose()?.unwrap_or(&blank);
         let differs = find(target)? != old && offset.0 < 4096 && limit > 0;
         let block = Extent {
             offset,

@@ -1,4 +1,5 @@
-//! A volume's device and the file system on it: up, down, and whether it is up.
+//! A volume's device and the file system on it: up, down, and whether it is up. What lies between the two in an
+//! encrypted volume is `layer`'s.
 //!
 //! Both ways may be repeated from any point between. Formatting happens at one place, [`Core::make_mountable`], and
 //! only on a device that has just been read as blank.
@@ -6,12 +7,13 @@
 use tonic::Status;
 
 use super::Core;
-use crate::check::{Capability, Form};
+use super::layer::Reach;
+use crate::check::Form;
 use crate::host::{HostErrorKind, Mount, MountSource, NewFs, Probe};
 use crate::quirk::Quirk;
 use crate::records::StagedRecord;
 use crate::refuse;
-use crate::units::{Access, Bytes, DevicePath, FsKind, HostPath, PublishContext, VolumeId};
+use crate::units::{Bytes, DevicePath, FsKind, HostPath, VolumeId};
 
 /// Mounts stacked over one another at one path before the driver gives up taking them away.
 const STACKED: usize = 16;
@@ -25,7 +27,7 @@ impl Core {
         &self,
         volume: &VolumeId,
         record: &StagedRecord,
-        context: &PublishContext,
+        reach: &Reach,
     ) -> Result<DevicePath, Status> {
         let exported;
         let context = if record.exported {
@@ -33,7 +35,7 @@ impl Core {
             exported = context.map_err(|error| refuse::pool("reaching for the volume", &error))?;
             &exported
         } else {
-            context
+            &reach.context
         };
         let attached = self.host().attach(volume, context, record.access).await;
         let device = attached.map_err(|error| match error.kind {
@@ -42,6 +44,11 @@ impl Core {
         })?;
         let device = if self.has(Quirk::DeviceMixedUp) {
             self.last_device(device).await?
+        } else {
+            device
+        };
+        let device = if record.encrypted {
+            self.unlock(volume, record, &device, reach).await?
         } else {
             device
         };
@@ -58,9 +65,7 @@ impl Core {
         if self.is_mounted(&record.path, device).await? {
             return Ok(());
         }
-        let kind = self
-            .make_mountable(volume, &record.capability, record.access, *fs, device)
-            .await?;
+        let kind = self.make_mountable(volume, record, *fs, device).await?;
         let mut is_small = kind.1 && !record.access.is_read_only() && !self.has(Quirk::CopyNotGrown);
         if is_small {
             let grown = self.host().grow_idle(device, kind.0).await;
@@ -93,6 +98,10 @@ impl Core {
             let grown = self.host().grow_fs(&record.path).await;
             grown.map_err(|error| refuse::host("growing the file system", &error))?;
         }
+        if let Some(group) = record.group.filter(|_| !record.access.is_read_only()) {
+            let given = self.host().set_group(&record.path, group).await;
+            given.map_err(|error| refuse::host("giving the file system to its group", &error))?;
+        }
         Ok(())
     }
 
@@ -100,8 +109,7 @@ impl Core {
     async fn make_mountable(
         &self,
         volume: &VolumeId,
-        capability: &Capability,
-        access: Access,
+        record: &StagedRecord,
         asked: Option<FsKind>,
         device: &DevicePath,
     ) -> Result<(FsKind, bool), Status> {
@@ -110,10 +118,7 @@ impl Core {
             probe = Ok(Probe::Blank);
         }
         match probe.map_err(|error| refuse::host("reading the device", &error))? {
-            Probe::Blank if access.is_read_only() || capability.mode.is_multi_node() => {
-                let text = "the volume is blank, and neither a read-only nor a shared one is formatted by a node";
-                Err(Status::failed_precondition(text))
-            }
+            Probe::Blank if !record.may_format() => Err(blank()),
             Probe::Blank => {
                 let kind = asked.unwrap_or(self.config.default_fs);
                 let made = self.host().mkfs(device, &new_fs(volume, kind)).await;
@@ -124,7 +129,7 @@ impl Core {
                 Status::failed_precondition(format!("the volume holds {kind}, and another file system is asked")),
             ),
             Probe::FileSystem { kind, size, .. } => {
-                if !access.is_read_only() && !capability.mode.is_multi_node() {
+                if record.may_format() {
                     let checked = self.host().fsck(device, kind).await;
                     checked.map_err(|error| refuse::host("checking the file system", &error))?;
                 }
@@ -132,9 +137,8 @@ impl Core {
                 let room = room.map_err(|error| refuse::host("measuring the device", &error))?;
                 Ok((kind, size.round_down(BLOCK) < room.round_down(BLOCK)))
             }
-            Probe::Foreign(what) => Err(Status::failed_precondition(format!(
-                "the volume holds {what}, which is never overwritten"
-            ))),
+            Probe::Encrypted { .. } => Err(never_overwritten("an encryption layer")),
+            Probe::Foreign(what) => Err(never_overwritten(&what)),
         }
     }
 
@@ -160,28 +164,13 @@ impl Core {
         Ok(())
     }
 
-    pub(super) async fn detach(&self, volume: &VolumeId) -> Result<(), Status> {
-        self.host()
-            .detach(volume)
-            .await
-            .map_err(|error| refuse::host("detaching the volume", &error))
-    }
-
     /// Is the volume up as the record says?
     pub(super) async fn is_up(&self, volume: &VolumeId, record: &StagedRecord) -> Result<bool, Status> {
-        match self.attached(volume).await? {
+        match self.shown(volume, record).await? {
             None => Ok(false),
             Some(_) if record.capability.form.is_block() => Ok(true),
             Some(device) => self.is_mounted(&record.path, &device).await,
         }
-    }
-
-    /// The volume's device on this machine.
-    pub(super) async fn attached(&self, volume: &VolumeId) -> Result<Option<DevicePath>, Status> {
-        self.host()
-            .attached(volume)
-            .await
-            .map_err(|error| refuse::host("looking for the device", &error))
     }
 
     /// Is this device what one sees at `path`?
@@ -261,20 +250,39 @@ impl Core {
     }
 }
 
+impl StagedRecord {
+    /// May this node make a layer or a file system on it?
+    pub(super) fn may_format(&self) -> bool {
+        !self.access.is_read_only() && !self.capability.mode.is_multi_node()
+    }
+}
+
+pub(super) fn blank() -> Status {
+    Status::failed_precondition("the volume is blank, and neither a read-only nor a shared one is formatted by a node")
+}
+
+pub(super) fn never_overwritten(what: &str) -> Status {
+    Status::failed_precondition(format!("the volume holds {what}, which is never overwritten"))
+}
+
 /// A volume's file system, with a label and a UUID that follow from its handle.
 pub(crate) fn new_fs(volume: &VolumeId, kind: FsKind) -> NewFs {
-    let hex = blake3::hash(volume.as_str().as_bytes()).to_hex();
-    let uuid = format!(
+    NewFs {
+        kind,
+        label: blake3::hash(volume.as_str().as_bytes()).to_hex()[..12].to_owned(),
+        uuid: uuid_of(volume, ""),
+    }
+}
+
+/// A UUID that follows from a volume's handle and what it is for.
+pub(super) fn uuid_of(volume: &VolumeId, purpose: &str) -> String {
+    let hex = blake3::hash(format!("{volume}{purpose}").as_bytes()).to_hex();
+    format!(
         "{}-{}-4{}-8{}-{}",
         &hex[0..8],
         &hex[8..12],
         &hex[13..16],
         &hex[17..20],
         &hex[20..32]
-    );
-    NewFs {
-        kind,
-        label: hex[..12].to_owned(),
-        uuid,
-    }
+    )
 }

@@ -37,7 +37,7 @@ async fn expand(core: Arc<Core>, volume: VolumeId, path: HostPath, range: SizeRa
     let record = core.recorded_at(&volume, &path);
     let record = record.ok_or_else(|| Status::not_found(format!("volume {volume} is not at {path}")))?;
     core.wrong.refuse_lost(&volume)?;
-    let Some(device) = core.attached(&volume).await? else {
+    let Some(device) = core.bare(&volume).await? else {
         return Err(Status::not_found(format!(
             "volume {volume} has no device on this node any more"
         )));
@@ -46,7 +46,11 @@ async fn expand(core: Arc<Core>, volume: VolumeId, path: HostPath, range: SizeRa
         return core.grow_then_rescan(&record, &device).await;
     }
     let size = core.host().rescan(&device).await;
-    let size = size.map_err(|error| refuse::host("measuring the device", &error))?;
+    let mut size = size.map_err(|error| refuse::host("measuring the device", &error))?;
+    if record.encrypted {
+        let grown = core.host().grow_layer(&volume).await;
+        size = grown.map_err(|error| refuse::host("growing the encryption layer", &error))?;
+    }
     if let Some(limit) = range.limit.filter(|limit| size > *limit) {
         return Err(Status::out_of_range(format!(
             "the volume has {size}, more than the limit of {limit}"

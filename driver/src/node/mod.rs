@@ -6,6 +6,7 @@
 
 mod device;
 mod expand;
+mod layer;
 mod publish;
 mod settle;
 mod stage;
@@ -98,6 +99,7 @@ impl Core {
             (self.expands(), Rpc::ExpandVolume),
             (config.stats && config.volume_condition, Rpc::VolumeCondition),
             (config.single_node_multi_writer, Rpc::SingleNodeMultiWriter),
+            (config.volume_mount_group, Rpc::VolumeMountGroup),
         ];
         switched.into_iter().filter_map(|(on, rpc)| on.then_some(rpc)).collect()
     }

@@ -9,18 +9,22 @@ use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 
 use super::Core;
+use super::layer::Reach;
 use super::stage::access;
-use crate::check::{self, Form, Mode};
+use crate::check::{self, Capability, Form, Mode};
+use crate::config::StorageType;
 use crate::gate::operate;
 use crate::host::PathKind;
 use crate::pool::NewVolume;
 use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, StagedPhase, StagedRecord, TargetRecord};
 use crate::refuse;
-use crate::units::{Access, Bytes, HostPath, PublishContext, VolumeId};
+use crate::units::{Access, Bytes, HostPath, VolumeId};
 
 /// The volume is made for this one pod (Kubernetes' *CSI ephemeral inline volume*).
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+/// The storage type of an ephemeral volume.
+const TYPE: &str = "type";
 /// How large an ephemeral volume is to be.
 const SIZE: &str = "size";
 
@@ -39,8 +43,9 @@ enum Staging {
     /// By the driver itself, at the path in the record.
     Private {
         record: StagedRecord,
-        context: PublishContext,
-        size: Bytes,
+        reach: Reach,
+        /// The driver makes the volume, too.
+        inline: Option<NewVolume>,
     },
 }
 
@@ -68,12 +73,9 @@ fn parse(core: &Core, wire: csi::NodePublishVolumeRequest) -> Result<Wanted, Sta
         capability: capability.clone(),
     };
     let ephemeral = wire.volume_context.get(EPHEMERAL).is_some_and(|value| value == "true");
-    if ephemeral && capability.form.is_block() {
-        return Err(Status::invalid_argument(
-            "an ephemeral volume is mounted, never a block device",
-        ));
-    }
-    let staging = if config.stage && !ephemeral {
+    let staging = if ephemeral {
+        inline(core, &volume, capability, wire)?
+    } else if config.stage {
         if wire.staging_target_path.is_empty() {
             return Err(Status::failed_precondition(
                 "staging_target_path is required: this driver stages volumes",
@@ -81,27 +83,11 @@ fn parse(core: &Core, wire: csi::NodePublishVolumeRequest) -> Result<Wanted, Sta
         }
         Staging::Public(check::path(config, "staging_target_path", &wire.staging_target_path)?)
     } else {
+        let access = access(&capability, &wire.publish_context);
         Staging::Private {
-            record: StagedRecord {
-                phase: StagedPhase::Staging,
-                path: private_path(core, &volume)?,
-                private: true,
-                ephemeral,
-                exported: ephemeral || !config.attach,
-                access: if ephemeral {
-                    Access::ReadWrite
-                } else {
-                    access(&capability, &wire.publish_context)
-                },
-                capability,
-                device: None,
-            },
-            size: if ephemeral {
-                ephemeral_size(core, wire.volume_context.get(SIZE))?
-            } else {
-                Bytes(0)
-            },
-            context: wire.publish_context,
+            record: private(core, &volume, capability, access)?,
+            inline: None,
+            reach: Reach::new(wire.publish_context, &wire.secrets),
         }
     };
     Ok(Wanted {
@@ -112,13 +98,69 @@ fn parse(core: &Core, wire: csi::NodePublishVolumeRequest) -> Result<Wanted, Sta
     })
 }
 
-fn private_path(core: &Core, volume: &VolumeId) -> Result<HostPath, Status> {
+/// A volume that the driver stages on its own account.
+fn private(core: &Core, volume: &VolumeId, mut capability: Capability, access: Access) -> Result<StagedRecord, Status> {
     let digest = blake3::hash(volume.as_str().as_bytes()).to_hex();
     let path = core.config.private_root.join(&digest[..32]);
-    path.map_err(|why| Status::internal(format!("the driver's own directory: {why}")))
+    Ok(StagedRecord {
+        phase: StagedPhase::Staging,
+        path: path.map_err(|why| Status::internal(format!("the driver's own directory: {why}")))?,
+        private: true,
+        ephemeral: false,
+        exported: !core.config.attach,
+        encrypted: false,
+        group: capability.group.take(),
+        access,
+        capability,
+        device: None,
+    })
 }
 
-fn ephemeral_size(core: &Core, asked: Option<&String>) -> Result<Bytes, Status> {
+/// A volume that the driver also makes.
+fn inline(
+    core: &Core,
+    volume: &VolumeId,
+    capability: Capability,
+    wire: csi::NodePublishVolumeRequest,
+) -> Result<Staging, Status> {
+    if capability.form.is_block() {
+        return Err(Status::invalid_argument(
+            "an ephemeral volume is mounted, never a block device",
+        ));
+    }
+    let config = &core.config;
+    let name = wire.volume_context.get(TYPE).unwrap_or(&config.default_type);
+    if config.strict_parameters && !config.types.contains_key(name) {
+        return Err(Status::invalid_argument(format!("type `{name}` is unknown")));
+    }
+    let kind = config.storage_type(name);
+    let reach = Reach::new(wire.publish_context, &wire.secrets);
+    if kind.encrypted {
+        reach.require_key()?;
+    }
+    Ok(Staging::Private {
+        record: StagedRecord {
+            ephemeral: true,
+            exported: true,
+            encrypted: kind.encrypted,
+            ..private(core, volume, capability, Access::ReadWrite)?
+        },
+        inline: Some(NewVolume {
+            id: volume.clone(),
+            size: inline_size(core, kind, wire.volume_context.get(SIZE))?,
+            kind: name.clone(),
+            provisioning: kind.provisioning,
+            segments: core.seat.segments.clone(),
+            source: None,
+            encrypted: kind.encrypted,
+            shared_fs: None,
+            settings: Default::default(),
+        }),
+        reach,
+    })
+}
+
+fn inline_size(core: &Core, kind: &StorageType, asked: Option<&String>) -> Result<Bytes, Status> {
     let config = &core.config;
     let asked = match asked {
         None => config.default_size,
@@ -126,7 +168,6 @@ fn ephemeral_size(core: &Core, asked: Option<&String>) -> Result<Bytes, Status> 
             .parse::<Bytes>()
             .map_err(|why| Status::invalid_argument(format!("size: {why}")))?,
     };
-    let kind = config.storage_type(&config.default_type);
     let size = asked
         .max(kind.min_size)
         .round_up(config.allocation_unit)
@@ -134,14 +175,19 @@ fn ephemeral_size(core: &Core, asked: Option<&String>) -> Result<Bytes, Status> 
     size.ok_or_else(|| Status::out_of_range(format!("size: {asked} is more than the {} allowed", kind.max_size)))
 }
 
-async fn grant(core: Arc<Core>, wanted: Wanted) -> Result<(), Status> {
+async fn grant(core: Arc<Core>, mut wanted: Wanted) -> Result<(), Status> {
+    core.settle_volume(&wanted.volume).await?;
+    if let Staging::Private { record, reach, .. } = &mut wanted.staging
+        && !record.ephemeral
+    {
+        record.encrypted = core.is_encrypted(&wanted.volume, reach).await?;
+    }
     let Wanted {
         volume,
         target,
         record,
         staging,
     } = &wanted;
-    core.settle_volume(volume).await?;
     let is_repeat = core.ledger.read(|tables| compare(tables.targets.get(target), record))?;
     if !is_repeat {
         refuse_second_target(&core, volume, target, record)?;
@@ -155,7 +201,12 @@ async fn grant(core: Arc<Core>, wanted: Wanted) -> Result<(), Status> {
     }
     look_at_target(&core, volume, target, record).await?;
     let must_stage = match (&staged, staging) {
-        (None, Staging::Private { record, .. }) => Some(record),
+        (None, Staging::Private { record, inline, .. }) => {
+            if inline.is_some() {
+                refuse_strangers(&core, volume).await?;
+            }
+            Some(record)
+        }
         _ => None,
     };
     core.ledger
@@ -189,6 +240,17 @@ async fn grant(core: Arc<Core>, wanted: Wanted) -> Result<(), Status> {
             core.undo(volume).await;
             Err(status)
         }
+    }
+}
+
+/// An ephemeral volume is deleted with its target, so it must not be one that somebody else made.
+async fn refuse_strangers(core: &Core, volume: &VolumeId) -> Result<(), Status> {
+    let found = core.pool.get(volume).await;
+    match found.map_err(|error| refuse::pool("looking for the volume", &error))? {
+        None => Ok(()),
+        Some(_) => Err(Status::already_exists(format!(
+            "volume {volume} exists, and was not made for this pod"
+        ))),
     }
 }
 
@@ -243,9 +305,9 @@ async fn find_staged(
     let staged = core.staged(volume);
     let staged = match (staging, staged) {
         (Staging::Private { .. }, None) => return Ok(None),
-        (Staging::Private { context, .. }, Some(staged)) => {
+        (Staging::Private { reach, .. }, Some(staged)) => {
             if !core.is_up(volume, &staged).await? {
-                core.bring_up(volume, &staged, context).await?;
+                core.bring_up(volume, &staged, reach).await?;
             }
             staged
         }
@@ -286,7 +348,7 @@ fn fits(staged: &StagedRecord, wanted: &TargetRecord) -> Result<(), Status> {
 
 /// Makes a granted target true again, should the machine have lost it.
 async fn repair(core: &Core, wanted: &Wanted, staged: &StagedRecord) -> Result<(), Status> {
-    let device = core.attached(&wanted.volume).await?;
+    let device = core.shown(&wanted.volume, staged).await?;
     let Some(device) = device else {
         return Err(Status::failed_precondition(
             "the volume's device is gone from this node",
@@ -337,11 +399,12 @@ async fn look_at_target(
 async fn make_visible(core: &Core, wanted: &Wanted, staged: Option<&StagedRecord>) -> Result<StagedRecord, Status> {
     let staged = match (staged, &wanted.staging) {
         (Some(staged), _) => staged.clone(),
-        (None, Staging::Private { record, context, size }) => {
-            if record.ephemeral {
-                make_ephemeral(core, &wanted.volume, *size).await?;
+        (None, Staging::Private { record, reach, inline }) => {
+            if let Some(new) = inline {
+                let made = core.pool.create(new).await;
+                made.map_err(|error| refuse::pool("making the ephemeral volume", &error))?;
             }
-            let device = core.bring_up(&wanted.volume, record, context).await?;
+            let device = core.bring_up(&wanted.volume, record, reach).await?;
             StagedRecord {
                 phase: StagedPhase::Staged,
                 device: Some(device),
@@ -359,7 +422,7 @@ async fn make_visible(core: &Core, wanted: &Wanted, staged: Option<&StagedRecord
         .is_none();
     let access = wanted.record.access;
     if wanted.record.capability.form.is_block() {
-        let device = core.attached(&wanted.volume).await?;
+        let device = core.shown(&wanted.volume, &staged).await?;
         let device = device.ok_or_else(|| Status::internal("the volume's device went away"))?;
         if is_missing {
             host.create_file(&wanted.target).await.map_err(|error| failed(&error))?;
@@ -368,6 +431,14 @@ async fn make_visible(core: &Core, wanted: &Wanted, staged: Option<&StagedRecord
             .await
             .map_err(|error| failed(&error))?;
     } else {
+        if let Some(group) = wanted.record.capability.group
+            && !staged.access.is_read_only()
+            && !access.is_read_only()
+        {
+            host.set_group(&staged.path, group)
+                .await
+                .map_err(|error| failed(&error))?;
+        }
         if is_missing {
             host.create_dir(&wanted.target).await.map_err(|error| failed(&error))?;
         }
@@ -378,23 +449,6 @@ async fn make_visible(core: &Core, wanted: &Wanted, staged: Option<&StagedRecord
         bound.map_err(|error| failed(&error))?;
     }
     Ok(staged)
-}
-
-async fn make_ephemeral(core: &Core, volume: &VolumeId, size: Bytes) -> Result<(), Status> {
-    let config = &core.config;
-    let new = NewVolume {
-        id: volume.clone(),
-        size,
-        kind: config.default_type.clone(),
-        provisioning: config.storage_type(&config.default_type).provisioning,
-        segments: core.seat.segments.clone(),
-        source: None,
-        shared_fs: None,
-        settings: Default::default(),
-    };
-    let made = core.pool.create(&new).await;
-    made.map(|_| ())
-        .map_err(|error| refuse::pool("making the ephemeral volume", &error))
 }
 
 pub(super) async fn unpublish(core: &Arc<Core>, wire: &csi::NodeUnpublishVolumeRequest) -> Result<(), Status> {

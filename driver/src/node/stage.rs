@@ -6,6 +6,7 @@ use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 
 use super::Core;
+use super::layer::Reach;
 use crate::check;
 use crate::gate::operate;
 use crate::host::PathKind;
@@ -18,7 +19,7 @@ use crate::units::{Access, HostPath, PublishContext, VolumeId};
 pub(super) async fn stage(core: &Arc<Core>, wire: csi::NodeStageVolumeRequest) -> Result<(), Status> {
     let volume = check::volume_id(&wire.volume_id)?;
     let path = check::path(&core.config, "staging_target_path", &wire.staging_target_path)?;
-    let capability = check::capability(wire.volume_capability.as_ref())?;
+    let mut capability = check::capability(wire.volume_capability.as_ref())?;
     check::is_offered(&core.config, &capability).map_err(Status::invalid_argument)?;
     check::secrets(&wire.secrets)?;
     check::map("volume_context", &wire.volume_context)?;
@@ -29,13 +30,16 @@ pub(super) async fn stage(core: &Arc<Core>, wire: csi::NodeStageVolumeRequest) -
         private: false,
         ephemeral: false,
         exported: !core.config.attach,
+        encrypted: false,
+        group: capability.group.take(),
         access: access(&capability, &wire.publish_context),
         capability,
         device: None,
     };
     let pass = core.gate.alone(&volume)?;
     let span = tracing::info_span!("NodeStageVolume", %volume);
-    let work = bring_up(Arc::clone(core), volume, wanted, wire.publish_context);
+    let reach = Reach::new(wire.publish_context, &wire.secrets);
+    let work = bring_up(Arc::clone(core), volume, wanted, reach);
     operate(&core.runtime, pass, span, work).await
 }
 
@@ -44,17 +48,13 @@ pub(super) fn access(capability: &check::Capability, context: &PublishContext) -
     Access::from_readonly(capability.mode.is_read_only() || context.contains_key(READ_ONLY_KEY))
 }
 
-async fn bring_up(
-    core: Arc<Core>,
-    volume: VolumeId,
-    wanted: StagedRecord,
-    context: PublishContext,
-) -> Result<(), Status> {
+async fn bring_up(core: Arc<Core>, volume: VolumeId, mut wanted: StagedRecord, reach: Reach) -> Result<(), Status> {
     core.settle_volume(&volume).await?;
+    wanted.encrypted = core.is_encrypted(&volume, &reach).await?;
     if let Some(record) = core.staged(&volume) {
         compare(&volume, &record, &wanted)?;
         if !core.is_up(&volume, &record).await? {
-            core.bring_up(&volume, &record, &context).await?;
+            core.bring_up(&volume, &record, &reach).await?;
         }
         return Ok(());
     }
@@ -67,7 +67,7 @@ async fn bring_up(
         }
     }
     core.put_staged(&volume, Some(wanted.clone())).await?;
-    match core.bring_up(&volume, &wanted, &context).await {
+    match core.bring_up(&volume, &wanted, &reach).await {
         Ok(device) => {
             let done = StagedRecord {
                 phase: StagedPhase::Staged,

@@ -22,7 +22,7 @@ pub(super) async fn call(
     let path = check::known_path(&core.config, "volume_path", &wire.volume_path)?;
     let not_there = || Status::not_found(format!("volume {volume} is not at {path}"));
     let staged = core.staged(&volume).ok_or_else(not_there)?;
-    let device = core.attached(&volume).await?;
+    let device = core.shown(&volume, &staged).await?;
     let is_mounted = match &device {
         Some(device) => core.is_mounted(&path, device).await?,
         None => false,

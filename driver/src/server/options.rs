@@ -11,6 +11,8 @@ use crate::linux::StoreShape;
 use crate::pool::Provisioning;
 use crate::units::{Bytes, FsKind, HostPath, NodeId, Segments};
 
+/// The storage types.
+const TYPES: [&str; 3] = ["thin", "thick", "encrypted"];
 /// The topology key that names the node, if no topology is given.
 const NODE_SEGMENT: &str = "topology.wavetank.dev/node";
 
@@ -18,6 +20,10 @@ const NODE_SEGMENT: &str = "topology.wavetank.dev/node";
 ///
 /// It serves Identity, Controller, GroupController, SnapshotMetadata and Node on one socket, for one node. Run one on
 /// each node, with a provisioner in node-deployment mode beside it.
+///
+/// A class chooses the storage type by its parameter `type`: `thin` (the default) takes room when it is written, `thick` at
+/// once, `encrypted` is thin and keeps LUKS2 on each volume, which needs `cryptsetup`, the kernel's dm-crypt, and a node
+/// stage secret with `encryptionPassphrase`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "wavetank-driver", version)]
 pub struct Options {
@@ -62,7 +68,8 @@ pub struct Options {
     #[arg(long)]
     pub capacity: Option<Bytes>,
 
-    /// The most that volumes of a storage type may be promised, `type=size` (`thick=100Gi`). May be given more than once.
+    /// The most that volumes of a storage type (thin, thick, encrypted) may be promised, `type=size` (`thick=100Gi`). May
+    /// be given more than once.
     #[arg(long = "type-capacity", value_parser = parse_limit)]
     pub type_capacity: Vec<(String, Bytes)>,
 
@@ -95,7 +102,7 @@ pub enum BadOption {
     #[error("--endpoint `{0}` is no unix socket: write unix:///path/to.sock")]
     Endpoint(String),
     /// A type that the driver does not have.
-    #[error("--type-capacity names `{0}`: use thin or thick")]
+    #[error("--type-capacity names `{0}`: use thin, thick or encrypted")]
     Type(String),
     /// A path with `.`, `..` or the like.
     #[error("--state-dir must be an absolute, plain path")]
@@ -163,6 +170,13 @@ impl Options {
             types: BTreeMap::from([
                 ("thin".to_owned(), kind(Provisioning::Thin)),
                 ("thick".to_owned(), kind(Provisioning::Thick)),
+                (
+                    "encrypted".to_owned(),
+                    StorageType {
+                        encrypted: true,
+                        ..kind(Provisioning::Thin)
+                    },
+                ),
             ]),
             default_type: "thin".to_owned(),
             strict_parameters: true,
@@ -177,7 +191,7 @@ impl Options {
     }
 
     fn kinds(&self) -> Result<BTreeMap<String, Option<Bytes>>, BadOption> {
-        let mut kinds = BTreeMap::from([("thin".to_owned(), None), ("thick".to_owned(), None)]);
+        let mut kinds: BTreeMap<String, Option<Bytes>> = TYPES.iter().map(|name| ((*name).to_owned(), None)).collect();
         for (name, limit) in &self.type_capacity {
             let kind = kinds.get_mut(name).ok_or_else(|| BadOption::Type(name.clone()))?;
             *kind = Some(*limit);

@@ -149,6 +149,20 @@ pub(super) fn stage(name: &str) -> csi::NodeStageVolumeRequest {
     }
 }
 
+/// The secrets of every call that brings a volume to a node.
+pub(super) fn secrets() -> std::collections::BTreeMap<String, String> {
+    text(&[(crate::key::KEY_SECRET, "xyzzy-key")])
+}
+
+/// Staging of a volume that is encrypted, as the controller's answer says.
+pub(super) fn encrypted_stage(name: &str) -> csi::NodeStageVolumeRequest {
+    csi::NodeStageVolumeRequest {
+        publish_context: text(&[("wavetank.dev/encrypted", "true")]),
+        secrets: secrets(),
+        ..stage(name)
+    }
+}
+
 pub(super) fn unstage(name: &str) -> csi::NodeUnstageVolumeRequest {
     csi::NodeUnstageVolumeRequest {
         volume_id: id(name),
@@ -197,6 +211,7 @@ pub(super) fn ephemeral(volume: &str, target: &str) -> csi::NodePublishVolumeReq
         target_path: target.to_owned(),
         volume_capability: Some(mount(Mode::SingleNodeMultiWriter)),
         volume_context: text(&[("csi.storage.k8s.io/ephemeral", "true"), ("size", "2Gi")]),
+        secrets: secrets(),
         ..Default::default()
     }
 }
@@ -239,11 +254,16 @@ pub(super) async fn bring_to_pod(rig: &Rig, driver: &Driver, name: &str) {
     make_staging_directory(rig, name);
     let (controller, node) = (driver.controller.as_ref().unwrap(), driver.node.as_ref().unwrap());
     controller.create_volume(Request::new(create(name))).await.unwrap();
-    controller
+    let attached = controller
         .controller_publish_volume(Request::new(controller_publish(name, "n1")))
         .await
         .unwrap();
-    node.node_stage_volume(Request::new(stage(name))).await.unwrap();
+    let request = csi::NodeStageVolumeRequest {
+        publish_context: attached.into_inner().publish_context,
+        secrets: secrets(),
+        ..stage(name)
+    };
+    node.node_stage_volume(Request::new(request)).await.unwrap();
     node.node_publish_volume(Request::new(publish(name, TARGET)))
         .await
         .unwrap();

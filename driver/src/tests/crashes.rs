@@ -11,6 +11,7 @@ use wavetank_proto::csi::v1::identity_server::Identity as _;
 use wavetank_proto::csi::v1::node_server::Node as _;
 
 use super::calls::*;
+use super::encrypted::encrypted;
 use super::rig::{Crash, Rig, World};
 use crate::config::Config;
 use crate::ledger::Tables;
@@ -68,7 +69,7 @@ const DELETED: usize = 16;
 
 const POD2: &str = "/var/lib/kubelet/pods/pod2";
 
-async fn perform(driver: &Driver, step: Step) -> Result<String, Status> {
+async fn perform(config: &Config, driver: &Driver, step: Step) -> Result<String, Status> {
     fn shown<T: std::fmt::Debug>(answer: Result<T, Status>) -> Result<String, Status> {
         answer.map(|answer| format!("{answer:?}"))
     }
@@ -89,6 +90,7 @@ async fn perform(driver: &Driver, step: Step) -> Result<String, Status> {
                 .controller
                 .controller_publish_volume(controller_publish("v", "n1"))
         )),
+        Step::Stage if config.encrypts() => shown(call!(driver.node.node_stage_volume(encrypted_stage("v")))),
         Step::Stage => shown(call!(driver.node.node_stage_volume(stage("v")))),
         Step::Publish => shown(call!(driver.node.node_publish_volume(publish("v", TARGET)))),
         Step::Grow => shown(call!(
@@ -274,6 +276,13 @@ fn assert_on_machine(world: &World, tables: &Tables) {
             .all(|(id, record)| kept(record) || world.devices.contains_key(id)),
         "staged"
     );
+    assert!(
+        world
+            .layers
+            .keys()
+            .all(|id| tables.staged.get(id).is_some_and(|record| record.encrypted)),
+        "layers"
+    );
     let paths: BTreeSet<_> = tables
         .staged
         .values()
@@ -298,20 +307,26 @@ async fn end(rig: &Rig, driver: &Driver) {
 }
 
 /// Plays the script once; returns the number of operations it took and the answers.
-async fn play(crash: Option<Crash>, caller: Caller, dies: Dies, expected: &[String]) -> (Vec<String>, Vec<String>) {
-    let mut rig = Rig::new(Config::default());
+async fn play(
+    config: &Config,
+    crash: Option<Crash>,
+    caller: Caller,
+    dies: Dies,
+    expected: &[String],
+) -> (Vec<String>, Vec<String>) {
+    let mut rig = Rig::new(config.clone());
     make_staging_directory(&rig, "v");
     let mut driver = rig.start().await;
     rig.crash_at(crash);
     let mut answers = Vec::new();
     'script: for (number, step) in SCRIPT.into_iter().enumerate() {
-        let result = perform(&driver, step).await;
+        let result = perform(&rig.config, &driver, step).await;
         let answer = if rig.has_crashed() {
             driver = restart(&mut rig, dies).await;
             if caller == Caller::GivesUp {
                 break 'script;
             }
-            again(&driver, number).await
+            again(&rig.config, &driver, number).await
         } else {
             result.unwrap()
         };
@@ -336,12 +351,12 @@ async fn play(crash: Option<Crash>, caller: Caller, dies: Dies, expected: &[Stri
 
 /// Repeats every step up to the one that was cut off: after a reboot those on the machine are gone, and otherwise a
 /// repeat must do no harm.
-async fn again(driver: &Driver, number: usize) -> String {
+async fn again(config: &Config, driver: &Driver, number: usize) -> String {
     let mut last = String::new();
     // What was deleted on purpose is not asked for again.
     let from = if number > DELETED { DELETED } else { 0 };
     for step in SCRIPT.into_iter().take(number + 1).skip(from) {
-        last = perform(driver, step)
+        last = perform(config, driver, step)
             .await
             .unwrap_or_else(|status| panic!("{step:?} again: {status:?}"));
     }
@@ -355,34 +370,42 @@ impl Driver {
     }
 }
 
-async fn crash_everywhere(caller: Caller, dies: Dies) {
-    let (steps, answers) = play(None, caller, dies, &[]).await;
+async fn crash_everywhere(config: &Config, caller: Caller, dies: Dies) {
+    let (steps, answers) = play(config, None, caller, dies, &[]).await;
     assert!(steps.len() > 100, "the script is long: {}", steps.len());
     for at in 1..=steps.len() as u64 {
-        play(Some(Crash(at)), caller, dies, &answers).await;
+        play(config, Some(Crash(at)), caller, dies, &answers).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_persists_gets_what_was_promised() {
-    crash_everywhere(Caller::Persists, Dies::Process).await;
+    crash_everywhere(&Config::default(), Caller::Persists, Dies::Process).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_gives_up_leaves_nothing_behind() {
-    crash_everywhere(Caller::GivesUp, Dies::Process).await;
+    crash_everywhere(&Config::default(), Caller::GivesUp, Dies::Process).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reboot_at_any_point_is_survived() {
-    crash_everywhere(Caller::Persists, Dies::Machine).await;
-    crash_everywhere(Caller::GivesUp, Dies::Machine).await;
+    crash_everywhere(&Config::default(), Caller::Persists, Dies::Machine).await;
+    crash_everywhere(&Config::default(), Caller::GivesUp, Dies::Machine).await;
+}
+
+/// Wherever it dies, no mapping and no half-made layer stays, and the volume can be used.
+#[tokio::test(start_paused = true)]
+async fn an_encrypted_volume_survives_a_crash_at_any_point() {
+    crash_everywhere(&encrypted(), Caller::Persists, Dies::Process).await;
+    crash_everywhere(&encrypted(), Caller::GivesUp, Dies::Process).await;
+    crash_everywhere(&encrypted(), Caller::Persists, Dies::Machine).await;
 }
 
 /// The second life dies too, while it settles what the first left.
 #[tokio::test(start_paused = true)]
 async fn a_crash_during_recovery_is_recovered_from() {
-    let (steps, _) = play(None, Caller::Persists, Dies::Process, &[]).await;
+    let (steps, _) = play(&Config::default(), None, Caller::Persists, Dies::Process, &[]).await;
     let mut again = 0;
     for first in (1..=steps.len() as u64).step_by(7) {
         for second in (1..40).step_by(2) {
@@ -391,7 +414,7 @@ async fn a_crash_during_recovery_is_recovered_from() {
             let driver = rig.start().await;
             rig.crash_at(Some(Crash(first)));
             for step in SCRIPT {
-                if perform(&driver, step).await.is_err() {
+                if perform(&rig.config, &driver, step).await.is_err() {
                     break;
                 }
             }
@@ -461,7 +484,7 @@ async fn a_write_that_fails_once_is_survived_without_a_restart() {
         make_staging_directory(&rig, "v");
         let driver = rig.start().await;
         for step in SCRIPT {
-            perform(&driver, step).await.unwrap();
+            perform(&rig.config, &driver, step).await.unwrap();
         }
         rig.disk_operations()
     };
@@ -472,9 +495,9 @@ async fn a_write_that_fails_once_is_survived_without_a_restart() {
         let driver = rig.start().await;
         rig.disk_fails_at(nth);
         for step in SCRIPT {
-            if perform(&driver, step).await.is_err() {
+            if perform(&rig.config, &driver, step).await.is_err() {
                 refused += 1;
-                let again = perform(&driver, step).await;
+                let again = perform(&rig.config, &driver, step).await;
                 again.unwrap_or_else(|status| panic!("{step:?} after write {nth} failed: {status:?}"));
             }
         }

@@ -39,8 +39,18 @@ impl Pool for Outside {
             }
             let copied = match &new.source {
                 None => None,
-                Some(Source::Volume(id)) => Some(world.volumes.get(id).map(|source| source.holds.clone())),
-                Some(Source::Snapshot(id)) => Some(world.snapshots.get(id).map(|source| source.holds.clone())),
+                Some(Source::Volume(id)) => Some(
+                    world
+                        .volumes
+                        .get(id)
+                        .map(|source| (source.holds.clone(), source.layer.clone())),
+                ),
+                Some(Source::Snapshot(id)) => Some(
+                    world
+                        .snapshots
+                        .get(id)
+                        .map(|source| (source.holds.clone(), source.layer.clone())),
+                ),
             };
             let copied = match copied {
                 Some(None) => return refuse_pool(PoolErrorKind::NoSuchSource),
@@ -58,11 +68,14 @@ impl Pool for Outside {
                 segments: place.clone(),
                 source: new.source.clone(),
                 exports: BTreeMap::new(),
+                encrypted: new.encrypted,
                 trouble: String::new(),
             };
+            let (holds, layer) = copied.unwrap_or((made.unwrap_or(Probe::Blank), None));
             let volume = FakeVolume {
                 known: known.clone(),
-                holds: copied.or(made).unwrap_or(Probe::Blank),
+                holds,
+                layer,
                 settings: new.settings.clone(),
             };
             world.room.insert(place, room - new.size.0);
@@ -192,6 +205,7 @@ impl Pool for Outside {
                         ready: !world.slow_cuts,
                     },
                     holds: volume.holds.clone(),
+                    layer: volume.layer.clone(),
                     extents: Vec::new(),
                 };
                 let snapshot = world.snapshots.entry(new.id.clone()).or_insert(fresh);

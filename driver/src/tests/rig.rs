@@ -6,22 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::disk::{FakeDisk, Platter};
 use crate::config::Config;
-use crate::host::{
-    FsUsage, Fsck, Host, HostError, HostErrorKind, HostResult, Mount, MountEntry, MountSource, NewFs, PathKind, Probe,
-};
+use crate::host::{HostError, HostErrorKind, HostResult, MountEntry, PathKind, Probe};
+use crate::key::Key;
 use crate::pool::{Extent, PoolError, PoolErrorKind, PoolResult, PoolSnapshot, PoolVolume};
 use crate::quirk::Quirk;
 use crate::runtime::{Disk, Runtime};
 use crate::seat::{Driver, NodeSeat, Seat};
-use crate::units::{
-    Access, Bytes, DevicePath, FsKind, HostPath, NodeId, PublishContext, Segments, SnapshotId, VolumeId,
-};
+use crate::units::{Access, Bytes, DevicePath, HostPath, NodeId, Segments, SnapshotId, VolumeId};
 
 /// The process dies before the n-th operation takes effect, which is the same as after the one before it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +100,15 @@ impl Life {
 pub(super) struct FakeVolume {
     pub(super) known: PoolVolume,
     pub(super) holds: Probe,
+    pub(super) layer: Option<FakeLayer>,
     pub(super) settings: BTreeMap<String, String>,
+}
+
+/// An encryption layer on a volume: the key that opens it, and what a probe behind it would say.
+#[derive(Clone, Debug)]
+pub(super) struct FakeLayer {
+    pub(super) key: Key,
+    pub(super) holds: Probe,
 }
 
 /// A snapshot of the fake pool, with what the volume held.
@@ -112,6 +116,7 @@ pub(super) struct FakeVolume {
 pub(super) struct FakeSnapshot {
     pub(super) known: PoolSnapshot,
     pub(super) holds: Probe,
+    pub(super) layer: Option<FakeLayer>,
     pub(super) extents: Vec<Extent>,
 }
 
@@ -131,6 +136,10 @@ pub(super) struct World {
     pub(super) mounts: Vec<MountEntry>,
     /// Volume → device, its size as the machine knows it, access.
     pub(super) devices: BTreeMap<VolumeId, (DevicePath, Bytes, Access)>,
+    /// Volume → the device of its open encryption layer, and its size.
+    pub(super) layers: BTreeMap<VolumeId, (DevicePath, Bytes)>,
+    /// The group to which the file system on a device was given.
+    pub(super) groups: BTreeMap<DevicePath, u32>,
     /// Mount points with open files.
     pub(super) open: BTreeSet<HostPath>,
     pub(super) formatted: u32,
@@ -229,6 +238,7 @@ impl Rig {
         let mut world = self.world.lock().unwrap();
         world.mounts.clear();
         world.devices.clear();
+        world.layers.clear();
         world.open.clear();
     }
 
@@ -295,6 +305,7 @@ impl Rig {
         let mut found: Vec<String> = world.volumes.keys().map(|id| format!("volume {id}")).collect();
         found.extend(world.snapshots.keys().map(|id| format!("snapshot {id}")));
         found.extend(world.devices.keys().map(|id| format!("device of {id}")));
+        found.extend(world.layers.keys().map(|id| format!("layer of {id}")));
         found.extend(world.mounts.iter().map(|entry| format!("mount at {}", entry.target)));
         found.extend(
             world
@@ -340,7 +351,11 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    async fn host<T>(&self, name: &str, act: impl FnOnce(&mut World) -> HostResult<T> + Send) -> HostResult<T> {
+    pub(super) async fn host<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&mut World) -> HostResult<T> + Send,
+    ) -> HostResult<T> {
         let fenced = || HostError::new(HostErrorKind::Fenced, "the process is dead");
         if let Some(Trouble::Host(kind)) = self.life.trouble(name).await {
             return Err(HostError::new(kind, format!("{name} was told to fail")));
@@ -375,289 +390,6 @@ impl Outside {
     }
 }
 
-fn refuse<T>(kind: HostErrorKind) -> HostResult<T> {
-    Err(HostError::new(kind, format!("{kind:?}")))
-}
-
 pub(super) fn refuse_pool<T>(kind: PoolErrorKind) -> PoolResult<T> {
     Err(PoolError::new(kind, format!("{kind:?}")))
-}
-
-impl World {
-    fn volume_of(&mut self, device: &DevicePath) -> HostResult<&mut FakeVolume> {
-        let id = self
-            .devices
-            .iter()
-            .find(|(_, (path, ..))| path == device)
-            .map(|(id, _)| id.clone());
-        let volume = id.and_then(|id| self.volumes.get_mut(&id));
-        volume.ok_or_else(|| HostError::new(HostErrorKind::Io, "no storage behind the device"))
-    }
-
-    fn is_mounted(&self, device: &DevicePath) -> bool {
-        self.mounts.iter().any(|entry| entry.source.device() == Some(device))
-    }
-
-    fn top(&self, target: &HostPath) -> Option<&MountEntry> {
-        self.mounts.iter().rev().find(|entry| entry.target == *target)
-    }
-
-    fn make(&mut self, path: &HostPath, kind: PathKind) -> HostResult<()> {
-        if self.paths.contains_key(path) {
-            return refuse(HostErrorKind::Exists);
-        }
-        if path.parent().and_then(|parent| self.paths.get(&parent)) != Some(&PathKind::Directory) {
-            return refuse(HostErrorKind::NotFound);
-        }
-        self.paths.insert(path.clone(), kind);
-        Ok(())
-    }
-
-    fn remove(&mut self, path: &HostPath, kind: PathKind) -> HostResult<()> {
-        match self.paths.get(path) {
-            None => refuse(HostErrorKind::NotFound),
-            Some(found) if *found != kind => refuse(HostErrorKind::Invalid),
-            Some(_) if self.top(path).is_some() => refuse(HostErrorKind::Busy),
-            Some(_) if self.paths.keys().any(|other| other != path && other.is_within(path)) => {
-                refuse(HostErrorKind::NotEmpty)
-            }
-            Some(_) => {
-                self.paths.remove(path);
-                Ok(())
-            }
-        }
-    }
-
-    fn add_mount(&mut self, source: MountSource, target: &HostPath, kind: PathKind, access: Access) -> HostResult<()> {
-        if self.paths.get(target) != Some(&kind) {
-            return refuse(HostErrorKind::NotFound);
-        }
-        if self.top(target).is_some() {
-            return refuse(HostErrorKind::Busy);
-        }
-        self.mounts.push(MountEntry {
-            source,
-            root: "/".to_owned(),
-            target: target.clone(),
-            fs: "fake".to_owned(),
-            flags: Vec::new(),
-            access,
-        });
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Host for Outside {
-    async fn kind(&self, path: &HostPath) -> HostResult<Option<PathKind>> {
-        self.host("kind", |world| Ok(world.paths.get(path).copied())).await
-    }
-
-    async fn create_dir(&self, path: &HostPath) -> HostResult<()> {
-        self.host("create_dir", |world| world.make(path, PathKind::Directory))
-            .await
-    }
-
-    async fn remove_dir(&self, path: &HostPath) -> HostResult<()> {
-        self.host("remove_dir", |world| world.remove(path, PathKind::Directory))
-            .await
-    }
-
-    async fn create_file(&self, path: &HostPath) -> HostResult<()> {
-        self.host("create_file", |world| world.make(path, PathKind::File)).await
-    }
-
-    async fn remove_file(&self, path: &HostPath) -> HostResult<()> {
-        self.host("remove_file", |world| world.remove(path, PathKind::File))
-            .await
-    }
-
-    async fn attach(&self, volume: &VolumeId, _: &PublishContext, access: Access) -> HostResult<DevicePath> {
-        self.host("attach", |world| {
-            if let Some((device, _, has)) = world.devices.get(volume) {
-                return if *has == access {
-                    Ok(device.clone())
-                } else {
-                    refuse(HostErrorKind::Exists)
-                };
-            }
-            let found = world
-                .volumes
-                .get(volume)
-                .filter(|found| found.known.exports.contains_key(&"n1".into()));
-            let Some(found) = found else {
-                return refuse(HostErrorKind::NotFound);
-            };
-            let device = DevicePath::new(format!("/dev/{volume}"));
-            world
-                .devices
-                .insert(volume.clone(), (device.clone(), found.known.size, access));
-            Ok(device)
-        })
-        .await
-    }
-
-    async fn attached(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>> {
-        self.host("attached", |world| {
-            Ok(world.devices.get(volume).map(|(device, ..)| device.clone()))
-        })
-        .await
-    }
-
-    async fn detach(&self, volume: &VolumeId) -> HostResult<()> {
-        self.host("detach", |world| {
-            if world
-                .devices
-                .get(volume)
-                .is_some_and(|(device, ..)| world.is_mounted(device))
-            {
-                return refuse(HostErrorKind::Busy);
-            }
-            world.devices.remove(volume);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn device_size(&self, device: &DevicePath) -> HostResult<Bytes> {
-        self.host("device_size", |world| {
-            let size = world
-                .devices
-                .values()
-                .find(|(path, ..)| path == device)
-                .map(|(_, size, _)| *size);
-            size.map_or_else(|| refuse(HostErrorKind::NotFound), Ok)
-        })
-        .await
-    }
-
-    async fn rescan(&self, device: &DevicePath) -> HostResult<Bytes> {
-        self.host("rescan", |world| {
-            let now = world.volume_of(device)?.known.size;
-            world
-                .devices
-                .values_mut()
-                .filter(|(path, ..)| path == device)
-                .for_each(|(_, size, _)| *size = now);
-            Ok(now)
-        })
-        .await
-    }
-
-    async fn probe(&self, device: &DevicePath) -> HostResult<Probe> {
-        self.host("probe", |world| Ok(world.volume_of(device)?.holds.clone()))
-            .await
-    }
-
-    async fn mkfs(&self, device: &DevicePath, fs: &NewFs) -> HostResult<()> {
-        self.host("mkfs", |world| {
-            let volume = world.volume_of(device)?;
-            if volume.holds != Probe::Blank {
-                return refuse(HostErrorKind::Exists);
-            }
-            let (uuid, label) = (fs.uuid.clone(), fs.label.clone());
-            volume.holds = Probe::FileSystem {
-                kind: fs.kind,
-                size: volume.known.size,
-                uuid,
-                label,
-            };
-            world.formatted += 1;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn fsck(&self, _: &DevicePath, _: FsKind) -> HostResult<Fsck> {
-        self.host("fsck", |_| Ok(Fsck::Clean)).await
-    }
-
-    async fn mount(&self, mount: &Mount) -> HostResult<()> {
-        self.host("mount", |world| {
-            if mount.flags.iter().any(|flag| flag == "nonsense") {
-                return refuse(HostErrorKind::Invalid);
-            }
-            let source = MountSource::FileSystem(mount.device.clone());
-            world.add_mount(source, &mount.target, PathKind::Directory, mount.access)
-        })
-        .await
-    }
-
-    async fn bind(&self, source: &HostPath, target: &HostPath, access: Access) -> HostResult<()> {
-        self.host("bind", |world| {
-            let Some(entry) = world.top(source) else {
-                return refuse(HostErrorKind::NotFound);
-            };
-            let source = entry.source.clone();
-            world.add_mount(source, target, PathKind::Directory, access)
-        })
-        .await
-    }
-
-    async fn bind_device(&self, device: &DevicePath, target: &HostPath, access: Access) -> HostResult<()> {
-        let source = MountSource::Device(device.clone());
-        self.host("bind_device", |world| {
-            world.add_mount(source, target, PathKind::File, access)
-        })
-        .await
-    }
-
-    async fn remount(&self, _: &HostPath, _: &[String], _: Access) -> HostResult<()> {
-        self.host("remount", |_| refuse(HostErrorKind::Unsupported)).await
-    }
-
-    async fn unmount(&self, target: &HostPath) -> HostResult<()> {
-        self.host("unmount", |world| {
-            let index = world.mounts.iter().rposition(|entry| entry.target == *target);
-            let Some(index) = index else {
-                return refuse(HostErrorKind::NotMounted);
-            };
-            if world.open.contains(target) {
-                return refuse(HostErrorKind::Busy);
-            }
-            world.mounts.remove(index);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn mounts(&self) -> HostResult<Vec<MountEntry>> {
-        self.host("mounts", |world| Ok(world.mounts.clone())).await
-    }
-
-    async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes> {
-        self.host("grow_fs", |world| {
-            let device = world.top(target).and_then(|entry| entry.source.device()).cloned();
-            let Some(device) = device else {
-                return refuse(HostErrorKind::NotMounted);
-            };
-            let room = world
-                .devices
-                .values()
-                .find(|(path, ..)| *path == device)
-                .map(|(_, size, _)| *size);
-            let room = room.expect("a mounted device is attached");
-            if let Probe::FileSystem { size, .. } = &mut world.volume_of(&device)?.holds {
-                *size = room;
-            }
-            Ok(room)
-        })
-        .await
-    }
-
-    async fn usage(&self, _: &HostPath) -> HostResult<FsUsage> {
-        let usage = FsUsage {
-            total: Bytes(100),
-            available: Bytes(60),
-            used: Bytes(40),
-            inodes: 10,
-            inodes_free: 7,
-            inodes_used: 3,
-        };
-        self.host("usage", |_| Ok(usage)).await
-    }
-
-    async fn sync(&self, _: &HostPath) -> HostResult<()> {
-        self.host("sync", |_| Ok(())).await
-    }
 }

@@ -107,6 +107,7 @@ impl Controller for Own {
             provisioning: Provisioning::Thin,
             segments: Segments::new(),
             source: None,
+            encrypted: false,
             shared_fs: None,
             settings: Default::default(),
         };

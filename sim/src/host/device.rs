@@ -3,14 +3,16 @@
 //! A device belongs to one export of its volume: when the storage system cuts the node off, the device stays but everything sent to it fails, even
 //! after the volume is exported to the node again. Only detaching and attaching brings it back to life.
 //!
+//! An open encryption layer is a device of its own over that of the volume: as large as that was when it was opened, until it is told to grow.
+//!
 //! Blind spots: one kind of device, named after the network block devices of Linux.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wavetank_driver::host::{Fsck, NewFs, Probe};
+use wavetank_driver::host::{Fsck, LAYER_HEADER, NewFs, Probe};
 use wavetank_driver::units::FsKind;
-use wavetank_driver::{Access, Bytes, DevicePath, NodeId, PublishContext, VolumeId};
+use wavetank_driver::{Access, Bytes, DevicePath, Key, NodeId, PublishContext, VolumeId};
 
 use crate::runtime::Time;
 
@@ -20,7 +22,7 @@ use super::filesystem::{FsImage, Node};
 use super::kernel::Kernel;
 use super::storage::Storage;
 use super::turns::Loss;
-use super::volume::Volume;
+use super::volume::{Layer, Through, Volume};
 
 /// How many devices a machine can have.
 const DEVICES: usize = 256;
@@ -37,6 +39,8 @@ pub(super) struct Device {
     pub access: Access,
     /// As the kernel knows it: the volume may have grown since.
     pub size: Bytes,
+    /// The device under it, if it is the open encryption layer of one.
+    pub under: Option<DevicePath>,
     /// Blocks written to the bare device that are only in memory.
     dirty: Vec<(Time, u64, Cell)>,
 }
@@ -60,9 +64,21 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Device {
+    /// How one looks at the volume through it.
+    pub(super) fn through(&self) -> Through {
+        match self.under {
+            Some(_) => Through::Layer,
+            None => Through::Bare,
+        }
+    }
+
     /// Reads or writes the volume behind the device.
     pub(super) fn reach<T>(&self, io: impl FnOnce(&mut Volume) -> Result<T, Errno>) -> Result<T, Errno> {
         self.storage.reach(&self.volume, &self.node, self.generation, io)
+    }
+
+    fn is(&self, driver: &str, volume: &VolumeId) -> bool {
+        &*self.driver == driver && self.volume == *volume
     }
 
     /// How many blocks written to the bare device are only in memory.
@@ -83,8 +99,8 @@ impl Device {
     /// Everything that a reader of the bare device finds in blocks that were ever written as such.
     pub(super) fn read(&self) -> Result<Vec<Found>, Errno> {
         let found = self.reach(|volume| {
-            volume.probe()?;
-            Ok(volume.found())
+            volume.probe(self.through())?;
+            Ok(volume.found(self.through()))
         })?;
         let mut blocks: BTreeMap<u64, Found> = found
             .into_iter()
@@ -108,10 +124,11 @@ impl Device {
         if dirty.is_empty() {
             return self.reach(|_| Ok(()));
         }
+        let through = self.through();
         self.reach(|volume| {
             dirty
                 .into_iter()
-                .try_for_each(|(_, block, cell)| volume.write(block, cell))
+                .try_for_each(|(_, block, cell)| volume.write(through, block, cell))
         })
     }
 
@@ -139,16 +156,23 @@ impl Device {
 
     /// The machine has it no longer.
     fn release(&self) {
+        if self.under.is_some() {
+            return;
+        }
         self.storage
             .set_in_use(&self.volume, &self.node, self.generation, false);
     }
+}
+
+fn behind_header(bare: Bytes) -> Bytes {
+    Bytes(bare.0.saturating_sub(LAYER_HEADER.0))
 }
 
 impl Kernel {
     /// The device as which a volume is attached.
     pub(super) fn attached(&self, driver: &str, volume: &VolumeId) -> Option<&DevicePath> {
         let mut devices = self.devices.iter();
-        let found = devices.find(|(_, device)| &*device.driver == driver && device.volume == *volume);
+        let found = devices.find(|(_, device)| device.is(driver, volume) && device.under.is_none());
         found.map(|(path, _)| path)
     }
 
@@ -194,6 +218,7 @@ impl Kernel {
             generation: export.generation,
             access,
             size,
+            under: None,
             dirty: Vec::new(),
         };
         wanted
@@ -227,6 +252,7 @@ impl Kernel {
 
     fn device_in_use(&self, path: &DevicePath) -> bool {
         self.is_mounted(path)
+            || self.devices.values().any(|device| device.under.as_ref() == Some(path))
             || self.mounts.values().any(|mount| mount.node.as_ref() == Some(path))
             || self.containers.values().any(|container| container.uses_device(path))
             || self.open.values().any(|spot| match self.node(*spot) {
@@ -251,14 +277,17 @@ impl Kernel {
     /// Asks the storage system how large a device is now.
     pub(super) fn rescan(&mut self, path: &DevicePath) -> Result<Bytes, Errno> {
         let device = self.devices.get_mut(path).ok_or(Errno::Missing)?;
-        device.size = device.reach(|volume| Ok(volume.size))?;
+        device.size = match device.under {
+            Some(_) => return Err(Errno::Invalid),
+            None => device.reach(|volume| Ok(volume.bare_size()))?,
+        };
         Ok(device.size)
     }
 
     /// What a device holds.
     pub(super) fn probe(&self, path: &DevicePath) -> Result<Probe, Errno> {
         let device = self.device(path)?;
-        let found = device.reach(|volume| volume.probe())?;
+        let found = device.reach(|volume| volume.probe(device.through()))?;
         if found == Probe::Blank && device.unsynced() > 0 {
             return Ok(Probe::Foreign("data".to_owned()));
         }
@@ -296,7 +325,7 @@ impl Kernel {
         }
         let writable = device.access == Access::ReadWrite;
         device.reach(|volume| {
-            let fs = volume.fs()?;
+            let fs = volume.fs_through(device.through())?;
             match (fs.kind == kind, fs.damaged, fs.unclean) {
                 (false, ..) => Err(Errno::Invalid),
                 (true, true, _) => Err(Errno::Io),
@@ -308,6 +337,103 @@ impl Kernel {
                 }
             }
         })
+    }
+
+    /// Puts an encryption layer on a blank device.
+    pub(super) fn encrypt(&mut self, path: &DevicePath, uuid: &str, key: &Key) -> Result<(), Errno> {
+        let blank = self.probe(path)? == Probe::Blank;
+        if self.device_in_use(path) {
+            return Err(Errno::Busy);
+        }
+        let device = self.device(path)?;
+        if !blank || device.under.is_some() {
+            return Err(Errno::Exists);
+        }
+        if device.access == Access::ReadOnly {
+            return Err(Errno::ReadOnly);
+        }
+        if device.size <= LAYER_HEADER {
+            return Err(Errno::NoSpace);
+        }
+        device.reach(|volume| {
+            volume.encrypt(Layer::new(uuid, key));
+            Ok(())
+        })
+    }
+
+    /// The device of a volume's open encryption layer.
+    pub(super) fn unlocked(&self, driver: &str, volume: &VolumeId) -> Option<&DevicePath> {
+        let mut devices = self.devices.iter();
+        let found = devices.find(|(_, device)| device.is(driver, volume) && device.under.is_some());
+        found.map(|(path, _)| path)
+    }
+
+    /// Opens the encryption layer of an attached volume.
+    pub(super) fn unlock(
+        &mut self,
+        driver: &str,
+        volume: &VolumeId,
+        key: &Key,
+        access: Access,
+    ) -> Result<DevicePath, Errno> {
+        if let Some(open) = self.unlocked(driver, volume) {
+            return if self.devices[open].access == access {
+                Ok(open.clone())
+            } else {
+                Err(Errno::Exists)
+            };
+        }
+        let under = self.attached(driver, volume).cloned().ok_or(Errno::Missing)?;
+        let bare = self.device(&under)?;
+        if bare.access == Access::ReadOnly && access == Access::ReadWrite {
+            return Err(Errno::ReadOnly);
+        }
+        let layer = bare.reach(|volume| {
+            volume.probe(Through::Bare)?;
+            volume.content.layer.clone().ok_or(Errno::Invalid)
+        })?;
+        if !layer.opens_with(key) {
+            return Err(Errno::Denied);
+        }
+        let layer = Device {
+            driver: Arc::clone(&bare.driver),
+            storage: bare.storage.clone(),
+            volume: volume.clone(),
+            node: bare.node.clone(),
+            generation: bare.generation,
+            access,
+            size: behind_header(bare.size),
+            under: Some(under),
+            dirty: Vec::new(),
+        };
+        let mut names = (0..DEVICES).map(|nth| DevicePath::new(format!("/dev/dm-{nth}")));
+        let path = names.find(|path| !self.devices.contains_key(path));
+        let path = path.ok_or(Errno::NoSpace)?;
+        self.add(path.as_str(), &Node::Device(path.clone()))?;
+        self.devices.insert(path.clone(), layer);
+        Ok(path)
+    }
+
+    /// Tells an open encryption layer how large the device under it is.
+    pub(super) fn grow_layer(&mut self, driver: &str, volume: &VolumeId) -> Result<Bytes, Errno> {
+        let path = self.unlocked(driver, volume).cloned().ok_or(Errno::Missing)?;
+        let under = self.devices[&path].under.clone().ok_or(Errno::Missing)?;
+        let size = behind_header(self.device(&under)?.size);
+        let layer = self.devices.get_mut(&path).ok_or(Errno::Missing)?;
+        layer.size = size;
+        Ok(size)
+    }
+
+    /// Closes the encryption layer of a volume; what was written through it reaches the volume first.
+    pub(super) fn lock(&mut self, driver: &str, volume: &VolumeId) -> Result<(), Errno> {
+        let Some(path) = self.unlocked(driver, volume).cloned() else {
+            return Ok(());
+        };
+        if self.device_in_use(&path) {
+            return Err(Errno::Busy);
+        }
+        self.drop_device(&path);
+        Ok(())
     }
 
     /// Every device, by path, with its driver and volume.

@@ -25,6 +25,8 @@ pub enum Errno {
     Invalid,
     /// Writing is forbidden.
     ReadOnly,
+    /// Not without another key.
+    Denied,
     /// Damaged or gone.
     Io,
     /// This kernel cannot do that.
@@ -43,6 +45,7 @@ impl Errno {
             Errno::NotDirectory => "not a directory",
             Errno::Invalid => "invalid argument",
             Errno::ReadOnly => "read-only file system",
+            Errno::Denied => "permission denied",
             Errno::Io => "input/output error",
             Errno::Unsupported => "operation not supported",
         }
@@ -59,6 +62,7 @@ impl Errno {
             Errno::NoSpace => HostErrorKind::NoSpace,
             Errno::NotDirectory | Errno::Invalid => HostErrorKind::Invalid,
             Errno::ReadOnly => HostErrorKind::ReadOnly,
+            Errno::Denied => HostErrorKind::Denied,
             Errno::Io => HostErrorKind::Io,
             Errno::Unsupported => HostErrorKind::Unsupported,
         };
@@ -72,9 +76,13 @@ impl Errno {
             Errno::Missing | Errno::NotDirectory => MachineError::Missing(path),
             Errno::Busy | Errno::NotEmpty => MachineError::Busy(path),
             Errno::Exists => MachineError::Exists(path),
-            Errno::NotMounted | Errno::NoSpace | Errno::Invalid | Errno::ReadOnly | Errno::Io | Errno::Unsupported => {
-                MachineError::Io(path)
-            }
+            Errno::NotMounted
+            | Errno::NoSpace
+            | Errno::Invalid
+            | Errno::ReadOnly
+            | Errno::Denied
+            | Errno::Io
+            | Errno::Unsupported => MachineError::Io(path),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The same type serves as what a machine sees of a mounted file system (see [`super::cache`]). Numbers of inodes are never used again.
 //!
-//! Blind spots: no owners, modes, hard links, renames or quotas; directories and inodes take no blocks; what mkfs itself takes is a fixed share.
+//! Blind spots: no owners and modes except the group of the whole, no hard links, renames or quotas; directories and inodes take no blocks; what mkfs itself takes is a fixed share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct FsImage {
     pub damaged: bool,
     /// It was not unmounted properly: its journal must be replayed.
     pub unclean: bool,
+    /// The group to which everything in it was given.
+    pub group: Option<u32>,
     /// The mount that may write to it.
     pub(super) owner: Option<u64>,
     inodes: BTreeMap<Ino, Inode>,
@@ -104,6 +106,7 @@ impl FsImage {
             shared: false,
             damaged: false,
             unclean: false,
+            group: None,
             owner: None,
             inodes: BTreeMap::from([(ROOT, root)]),
             next: ROOT + 1,

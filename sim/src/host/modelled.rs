@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use wavetank_driver::host::{FsUsage, Fsck, Mount, MountEntry, NewFs, PathKind, Probe};
 use wavetank_driver::units::FsKind;
 use wavetank_driver::{
-    Access, Bytes, DevicePath, Host, HostError, HostErrorKind, HostPath, HostResult, NodeId, PublishContext, VolumeId,
+    Access, Bytes, DevicePath, Host, HostError, HostErrorKind, HostPath, HostResult, Key, NodeId, PublishContext,
+    VolumeId,
 };
 
 use super::device::Wanted;
@@ -162,6 +163,41 @@ impl Host for ModelHost {
         .await
     }
 
+    async fn encrypt(&self, device: &DevicePath, uuid: &str, key: &Key) -> HostResult<()> {
+        self.step("host.encrypt", device.as_str(), |kernel| {
+            kernel.encrypt(device, uuid, key)
+        })
+        .await
+    }
+
+    async fn unlock(&self, volume: &VolumeId, key: &Key, access: Access) -> HostResult<DevicePath> {
+        self.step("host.unlock", volume.as_str(), |kernel| {
+            kernel.unlock(&self.seat.driver, volume, key, access)
+        })
+        .await
+    }
+
+    async fn unlocked(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>> {
+        self.step("host.unlocked", volume.as_str(), |kernel| {
+            Ok(kernel.unlocked(&self.seat.driver, volume).cloned())
+        })
+        .await
+    }
+
+    async fn grow_layer(&self, volume: &VolumeId) -> HostResult<Bytes> {
+        self.step("host.grow_layer", volume.as_str(), |kernel| {
+            kernel.grow_layer(&self.seat.driver, volume)
+        })
+        .await
+    }
+
+    async fn lock(&self, volume: &VolumeId) -> HostResult<()> {
+        self.step("host.lock", volume.as_str(), |kernel| {
+            kernel.lock(&self.seat.driver, volume)
+        })
+        .await
+    }
+
     async fn device_size(&self, device: &DevicePath) -> HostResult<Bytes> {
         self.step("host.device_size", device.as_str(), |kernel| kernel.device_size(device))
             .await
@@ -224,6 +260,11 @@ impl Host for ModelHost {
 
     async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes> {
         self.step("host.grow_fs", target.as_str(), |kernel| kernel.grow_fs(target))
+            .await
+    }
+
+    async fn set_group(&self, path: &HostPath, group: u32) -> HostResult<()> {
+        self.step("host.set_group", path.as_str(), |kernel| kernel.set_group(path, group))
             .await
     }
 

@@ -87,10 +87,11 @@ impl Kernel {
         let device = self.devices.get(&new.device).ok_or(Errno::Missing)?;
         let number = device.storage.mount_number();
         let (size, read_only) = (device.size, device.access == Access::ReadOnly);
+        let through = device.through();
         let twins = self.supers.values();
         let twins: Vec<&str> = twins.map(|sup| sup.cached.view.uuid.as_str()).collect();
         let cached = device.reach(|volume| {
-            let fs = volume.fs()?;
+            let fs = volume.fs_through(through)?;
             if fs.kind != new.kind {
                 return Err(Errno::Invalid);
             }
@@ -301,6 +302,19 @@ impl Kernel {
             cached.change(durable, |image| {
                 image.grow(size);
                 Ok(image.size)
+            })
+        })
+    }
+
+    /// Gives the file system mounted at a path to a group.
+    pub(super) fn set_group(&mut self, target: &HostPath, group: u32) -> Result<(), Errno> {
+        let id = self.mounted_at(target.as_str())?;
+        self.writable(id)?;
+        let sup = self.mounts[&id].sup;
+        self.on_super(sup, |cached, durable| {
+            cached.change(durable, |image| {
+                image.group = Some(group);
+                Ok(())
             })
         })
     }

@@ -86,6 +86,7 @@ impl From<Errno> for PodError {
             | Errno::NotEmpty
             | Errno::NotMounted
             | Errno::Invalid
+            | Errno::Denied
             | Errno::Io
             | Errno::Unsupported => PodError::Io,
         }
@@ -277,7 +278,7 @@ impl Kernel {
                 let sup = self.supers.get(&sup).ok_or(PodError::Io)?;
                 let device = sup.device.as_ref().and_then(|path| self.devices.get(path));
                 if let Some(device) = device {
-                    device.reach(|volume| volume.probe().map(drop))?;
+                    device.reach(|volume| volume.probe(device.through()).map(drop))?;
                 }
                 (device, sup.cached.view.blocks_below(ino))
             }

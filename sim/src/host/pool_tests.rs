@@ -13,6 +13,7 @@ use wavetank_driver::{Access, Bytes, NodeId, Pool, Segments, SnapshotId, VolumeI
 use super::super::cell::Cell;
 use super::super::storage::{PlaceShape, Storage, StorageShape};
 use super::super::turns::{AtOnce, Fence, Trouble, Turn, Turns};
+use super::super::volume::Through;
 use super::ModelPool;
 
 fn pool(storage: &Storage) -> ModelPool {
@@ -45,6 +46,7 @@ fn volume(id: &str, size: Bytes) -> NewVolume {
         provisioning: Provisioning::Thin,
         segments: Segments::new(),
         source: None,
+        encrypted: false,
         shared_fs: None,
         settings: BTreeMap::new(),
     }
@@ -212,7 +214,7 @@ fn a_snapshot_keeps_its_bytes_and_tells_which_differ_from_an_earlier_one() {
         let generation = storage.export_to(&"v".into(), &"nb".into()).unwrap().0.generation;
         let write = |block: u64, text: &str| {
             let cell = Cell::Bytes(text.as_bytes().into());
-            let write = |volume: &mut super::super::volume::Volume| volume.write(block, cell.clone());
+            let write = |volume: &mut super::super::volume::Volume| volume.write(Through::Bare, block, cell.clone());
             storage.reach(&"v".into(), &"nb".into(), generation, write).unwrap();
         };
         let cut = |id: &str| NewSnapshot {
@@ -265,7 +267,7 @@ fn a_new_volume_shows_no_old_bytes_unless_the_storage_forgets_to_discard() {
             let (export, _) = storage.export_to(&"old".into(), &"n".into()).unwrap();
             storage
                 .reach(&"old".into(), &"n".into(), export.generation, |volume| {
-                    volume.write(0, Cell::Bytes(b"secret".as_slice().into()))
+                    volume.write(Through::Bare, 0, Cell::Bytes(b"secret".as_slice().into()))
                 })
                 .unwrap();
             pool.unexport(&"old".into(), &"n".into()).await.unwrap();
@@ -288,7 +290,7 @@ fn a_node_cut_off_never_reaches_the_volume_through_its_old_export() {
         let (old, _) = storage.export_to(&v, &nb).unwrap();
         let write = |generation| {
             storage.reach(&v, &nb, generation, |volume| {
-                volume.write(0, Cell::Bytes(b"late".as_slice().into()))
+                volume.write(Through::Bare, 0, Cell::Bytes(b"late".as_slice().into()))
             })
         };
         pool.unexport(&v, &nb).await.unwrap();

@@ -21,7 +21,7 @@ use super::deed::Deed;
 use super::errno::Errno;
 use super::extents;
 use super::filesystem::FsImage;
-use super::volume::{Content, Export, Volume};
+use super::volume::{Content, Export, Through, Volume, header};
 
 /// A part of the storage system: what lies together and is reached from the same places.
 #[derive(Clone, Debug)]
@@ -133,6 +133,7 @@ struct Snapshot {
     size: Bytes,
     cut_at: Duration,
     place: usize,
+    encrypted: bool,
     content: Arc<Content>,
 }
 
@@ -233,12 +234,13 @@ impl Storage {
         self.state().snapshots.keys().cloned().collect()
     }
 
-    /// What is on a volume now: every block that reached it, whoever may still hold others in memory. For oracles.
+    /// What is on a volume now: every block that reached it, whoever may still hold others in memory; of one behind an encryption layer the
+    /// ciphertext. For oracles.
     pub fn contents(&self, id: &VolumeId) -> Option<Vec<Found>> {
-        self.state().volumes.get(id).map(Volume::found)
+        self.state().volumes.get(id).map(|volume| volume.found(Through::Bare))
     }
 
-    /// The file system on a volume, without what machines hold in memory. For oracles.
+    /// The file system on a volume, or behind its encryption layer, without what machines hold in memory. For oracles.
     pub fn file_system(&self, id: &VolumeId) -> Option<FsImage> {
         let state = self.state();
         state.volumes.get(id)?.content.fs.clone()
@@ -269,7 +271,7 @@ impl Storage {
     pub(super) fn export_to(&self, id: &VolumeId, node: &NodeId) -> Option<(Export, Bytes)> {
         let state = self.state();
         let volume = state.volumes.get(id)?;
-        Some((volume.exports.get(node)?.clone(), volume.size))
+        Some((volume.exports.get(node)?.clone(), volume.bare_size()))
     }
 
     /// Reads or writes a volume as a node to which it was exported with that generation. `Io` if that export has ended.
@@ -377,12 +379,13 @@ impl Managed<'_> {
             None => self.blank(new, place)?,
         };
         let at = &mut self.0.places[place];
-        at.promised += new.size.0;
+        at.promised += new.size.0 + header(new.encrypted).0;
         let volume = Volume {
             size: new.size,
             made: new.size,
             place,
             source: new.source.clone(),
+            encrypted: new.encrypted,
             settings: new.settings.clone(),
             exports: BTreeMap::new(),
             content,
@@ -411,17 +414,20 @@ impl Managed<'_> {
     fn source(&self, new: &NewVolume) -> PoolResult<Option<(usize, Arc<Content>)>> {
         let found = match &new.source {
             None => return Ok(None),
-            Some(Source::Volume(id)) => self.0.volumes.get(id).map(|v| (v.place, v.size, v.copy())),
+            Some(Source::Volume(id)) => self.0.volumes.get(id).map(|v| (v.place, v.size, v.encrypted, v.copy())),
             Some(Source::Snapshot(id)) => {
                 let snapshot = self.0.snapshots.get(id);
-                snapshot.map(|s| (s.place, s.size, Arc::clone(&s.content)))
+                snapshot.map(|s| (s.place, s.size, s.encrypted, Arc::clone(&s.content)))
             }
         };
-        let Some((place, size, content)) = found else {
+        let Some((place, size, encrypted, content)) = found else {
             return refused(PoolErrorKind::NoSuchSource, format!("volume {} has no source", new.id));
         };
         if new.size < size {
             return refused(PoolErrorKind::OutOfRange, format!("a copy is at least {size} large"));
+        }
+        if encrypted != new.encrypted {
+            return refused(PoolErrorKind::Invalid, "a copy is encrypted if its source is");
         }
         Ok(Some((place, content)))
     }
@@ -440,7 +446,7 @@ impl Managed<'_> {
             );
         }
         let best = serving
-            .filter(|(left, _)| *left >= new.size.0)
+            .filter(|(left, _)| *left >= new.size.0 + header(new.encrypted).0)
             .max_by_key(|(left, nth)| (*left, std::cmp::Reverse(*nth)));
         match best {
             Some((_, place)) => Ok(place),
@@ -477,7 +483,7 @@ impl Managed<'_> {
             self.0.fates.push(Fate::Deleted(id.to_string()));
             self.0.deeds.push(Deed::Deleted(id.clone()));
             let place = &mut self.0.places[volume.place];
-            place.promised -= volume.size.0;
+            place.promised -= volume.bare_size().0;
             if self.0.forgets_to_discard {
                 place.scraps = Some(volume.content);
             }
@@ -636,6 +642,7 @@ impl Managed<'_> {
                     size: volume.size,
                     cut_at: now,
                     place: volume.place,
+                    encrypted: volume.encrypted,
                     content: volume.copy(),
                 };
                 snapshots.insert(cut.id.clone(), snapshot);

@@ -53,6 +53,28 @@ fn a_full_file_system_says_enospc_and_has_room_once_all_three_sizes_have_grown()
 }
 
 #[test]
+fn a_file_system_is_given_to_a_group_for_good_and_never_through_a_read_only_mount() {
+    block_on(async {
+        let tank = tank();
+        let device = tank.published("v").await;
+        let group = || tank.storage.file_system(&"v".into()).unwrap().group;
+        tank.host.set_group(&path(STAGING), 2000).await.unwrap();
+        assert_eq!(group(), Some(2000));
+        let elsewhere = tank.host.set_group(&path("/tmp"), 1).await;
+        assert_eq!(refusal(elsewhere), HostErrorKind::NotMounted);
+        tank.stop("p");
+        tank.host.unmount(&path(&publish_path("p"))).await.unwrap();
+        tank.host.unmount(&path(STAGING)).await.unwrap();
+        tank.mount(&device, FsKind::Ext4, STAGING, RO).await.unwrap();
+        assert_eq!(
+            refusal(tank.host.set_group(&path(STAGING), 1).await),
+            HostErrorKind::ReadOnly
+        );
+        assert_eq!(group(), Some(2000));
+    });
+}
+
+#[test]
 fn a_running_container_keeps_what_it_saw_when_it_started() {
     block_on(async {
         let tank = tank();

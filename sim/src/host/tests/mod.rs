@@ -2,6 +2,7 @@
 
 mod crashes;
 mod data;
+mod layer;
 mod mounting;
 mod paths;
 mod random;
@@ -88,6 +89,7 @@ fn new(id: &str, size: Bytes) -> NewVolume {
         provisioning: Default::default(),
         segments: Segments::new(),
         source: None,
+        encrypted: false,
         shared_fs: None,
         settings: Default::default(),
     }
