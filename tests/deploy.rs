@@ -76,7 +76,7 @@ fn every_key_is_one_that_the_api_knows() {
     }
     assert_eq!(
         (kinds["StorageClass"], kinds["StatefulSet"], kinds["CSIDriver"]),
-        (2, 1, 1)
+        (3, 1, 1)
     );
 }
 

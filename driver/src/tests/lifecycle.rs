@@ -441,10 +441,11 @@ async fn capabilities_follow_the_switches() {
             node.capabilities.len(),
         )
     };
-    assert_eq!(count(Config::default()).await, (5, 15, 5));
+    assert_eq!(count(Config::default()).await, (5, 15, 6));
     let bare = Config {
         attach: false,
         stage: false,
+        volume_mount_group: false,
         topology: false,
         expansion: Expansion::None,
         clone: false,

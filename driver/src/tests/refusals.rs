@@ -43,7 +43,9 @@ async fn create_volume_refuses_what_it_cannot_keep() {
         (Code::InvalidArgument, |r| {
             r.volume_capabilities.push(block(Mode::SingleNodeWriter))
         }),
-        (Code::InvalidArgument, |r| r.volume_capabilities[0] = mounted("", "7")),
+        (Code::InvalidArgument, |r| {
+            r.volume_capabilities[0] = mounted("", "staff")
+        }),
         (Code::InvalidArgument, |r| r.volume_capabilities[0] = mounted("zfs", "")),
         (Code::InvalidArgument, |r| r.capacity_range = range(-1, 0)),
         (Code::InvalidArgument, |r| r.capacity_range = range(2, 1)),

@@ -191,7 +191,11 @@ impl Volume {
 
     /// Puts a file system on it.
     pub(super) fn format(&mut self, image: FsImage) {
-        self.formatted = Some(self.content.probe() != Probe::Blank);
+        let through = match self.content.layer {
+            Some(_) => Through::Layer,
+            None => Through::Bare,
+        };
+        self.formatted = Some(self.content.probe(through) != Probe::Blank);
         Arc::make_mut(&mut self.content).fs = Some(image);
     }
 
@@ -221,6 +225,7 @@ impl Volume {
 
     /// Puts the header of a layer on it, which is blank behind it.
     pub(super) fn encrypt(&mut self, layer: Layer) {
+        self.formatted = Some(self.content.probe(Through::Bare) != Probe::Blank);
         Arc::make_mut(&mut self.content).layer = Some(layer);
     }
 
