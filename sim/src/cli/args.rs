@@ -7,11 +7,15 @@ use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use crate::mutants::{self, Mutant};
 use crate::scenario::nearest;
+use super::explore::ExploreArgs;
+use super::merge::MergeArgs;
+use super::replay::ReplayArgs;
 use crate::trace::{Follow, Token};
 
 /// What `--help` says below the options.
 const AFTER: &str = "\
-Exit status: 0 everything held; 1 an expectation failed or a pinned fault was not reached; 64 usage or a scenario that cannot be read; \
+Exit status: 0 everything held; 1 an expectation failed or a pinned fault was not reached; 2 a safety promise was broken, 3 one of the calm; 4 the same run differed; \
+5 not judged; 64 usage or a scenario that cannot be read; \
 70 a bug of wavetank; 130 interrupted. Over several runs the worst wins.
 
 The same scenario, seed and version give the same trace, byte for byte, on every machine.";
@@ -35,8 +39,14 @@ pub(super) enum Command {
     Sites(SitesArgs),
     /// Check a CSI driver against the specification: whichever it is, behind its socket.
     Conform(Box<super::conform::ConformArgs>),
-    /// Print the JSON Schema of scenario files, for editors.
-    Schema,
+    /// Look for the storm that breaks a promise: many runs with faults, shrunk to the few that matter.
+    Explore(ExploreArgs),
+    /// Show a violation again: from a replay file or from a token.
+    Replay(ReplayArgs),
+    /// Join the reports of the shards of a campaign.
+    Merge(MergeArgs),
+    /// Print the JSON Schema of scenario files, or of replay files, for editors.
+    Schema(SchemaArgs),
     /// Explain the signs of the trace.
     Legend,
 }
@@ -61,7 +71,7 @@ pub(super) struct RunArgs {
     /// Several seeds: `100` for 0 to 99, `20..30` for 20 to 29.
     #[arg(long, value_name = "N|A..B", value_parser = seeds, conflicts_with = "seed")]
     pub seeds: Option<Range<u64>>,
-    /// Repeat the run that printed this token.
+    /// Repeat the run that printed this token, its storm included.
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["seed", "seeds"])]
     pub token: Option<Token>,
     /// Put a known bug into the driver or into a part of Kubernetes (docs/mutants.md): does the scenario notice?
@@ -88,6 +98,22 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
+    /// The arguments that repeat the run of a token.
+    pub fn of_token(path: PathBuf, token: Token, format: Format) -> RunArgs {
+        RunArgs {
+            paths: vec![path],
+            seed: token.seed,
+            seeds: None,
+            token: Some(token),
+            format,
+            follow: Vec::new(),
+            verbose: false,
+            quiet: false,
+            no_trace: false,
+            digest: false,
+        }
+    }
+
     /// The seeds to be played.
     pub fn all_seeds(&self) -> Range<u64> {
         self.seeds.clone().unwrap_or(match &self.token {
@@ -95,6 +121,21 @@ impl RunArgs {
             None => self.seed..self.seed.saturating_add(1),
         })
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct SchemaArgs {
+    /// Of which files.
+    #[arg(value_name = "FILES", default_value = "scenario")]
+    pub of: SchemaOf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum SchemaOf {
+    /// Of scenarios.
+    Scenario,
+    /// Of replay files.
+    Replay,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,7 +157,7 @@ pub(super) struct SitesArgs {
 }
 
 /// The most seeds of one command.
-const MOST_SEEDS: u64 = 10_000_000;
+pub(super) const MOST_SEEDS: u64 = 10_000_000;
 
 fn seed(text: &str) -> Result<u64, String> {
     // The last number is kept free, so that a range with one seed has an end.
@@ -129,7 +170,7 @@ fn seed(text: &str) -> Result<u64, String> {
     }
 }
 
-fn mutant(text: &str) -> Result<&'static Mutant, String> {
+pub(super) fn mutant(text: &str) -> Result<&'static Mutant, String> {
     mutants::find(text).ok_or_else(|| {
         let near = nearest(text, mutants::MUTANTS.iter().map(Mutant::name));
         let near = near.map_or(String::new(), |near| format!(": did you mean `{near}`?"));
@@ -137,7 +178,7 @@ fn mutant(text: &str) -> Result<&'static Mutant, String> {
     })
 }
 
-fn seeds(text: &str) -> Result<Range<u64>, String> {
+pub(super) fn seeds(text: &str) -> Result<Range<u64>, String> {
     let range = match text.split_once("..") {
         Some((from, to)) => seed(from)?..seed(to)?,
         None => 0..seed(text)?,

@@ -5,10 +5,15 @@
 
 mod args;
 mod conform;
+mod explore;
+mod found;
+mod merge;
 mod play;
 mod progress;
+mod replay;
 mod report;
 mod sites;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +26,7 @@ use clap::{ColorChoice, Parser as _};
 
 use crate::link::Factory;
 use crate::scenario::{self, Scenario, ScenarioError, nearest};
-use args::{Args, Command};
+use args::{Args, Command, SchemaOf};
 
 /// Exit status: wrong usage, or a scenario that cannot be read.
 pub const USAGE: u8 = 64;
@@ -76,7 +81,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
         Command::Run(args) => play::run(args, drivers, &mut streams),
         Command::Sites(args) => sites::sites(args, drivers, &mut streams),
         Command::Conform(args) => conform::conform(args, &mut streams),
-        Command::Schema => print(&mut streams, &format!("{:#}\n", scenario::schema())),
+        Command::Explore(args) => explore::explore(args, drivers, &mut streams),
+        Command::Replay(args) => replay::replay(args, drivers, &mut streams),
+        Command::Merge(args) => merge::merge(args, &mut streams),
+        Command::Schema(args) => {
+            let schema = match args.of {
+                SchemaOf::Scenario => scenario::schema(),
+                SchemaOf::Replay => crate::explore::replay::schema(),
+            };
+            print(&mut streams, &format!("{schema:#}\n"))
+        }
         Command::Legend => print(&mut streams, crate::trace::LEGEND),
     };
     let done = done.and_then(|status| {

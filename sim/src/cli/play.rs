@@ -29,6 +29,8 @@ struct Plan {
     seeds: std::ops::Range<u64>,
     drivers: Drivers,
     mutant: Option<&'static Mutant>,
+    /// The run that is repeated, if one is.
+    token: Option<Token>,
     format: Format,
     /// How a trace is rendered; `None` when it is not.
     text: Option<TextOptions>,
@@ -59,6 +61,7 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         seeds,
         drivers: drivers.clone(),
         mutant: args.mutant,
+        token: args.token.clone(),
         format: args.format,
         digest: args.digest,
         scenarios,
@@ -199,6 +202,9 @@ impl Plan {
             mutant: self.mutant,
             ..Options::default()
         };
+        if let Some(storm) = self.token.as_ref().and_then(|token| token.storm.clone()) {
+            options.storm = Some(Arc::new(move || storm.picks.chooser()));
+        }
         if runs == 1 {
             let news = Mutex::new(news.clone());
             options.progress = Some(Arc::new(move |step, of| {
@@ -212,7 +218,7 @@ impl Plan {
             name: scenario.name.clone(),
             file: scenario.places.file().map(str::to_owned),
             seed,
-            token: Token::new(scenario, seed),
+            token: self.token.clone().unwrap_or_else(|| Token::new(scenario, seed)),
             verdict: Verdict::Held,
             violations: Vec::new(),
             took: Duration::ZERO,

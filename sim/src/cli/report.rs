@@ -332,7 +332,7 @@ fn seconds(took: Duration) -> String {
     format!("{}.{:03} s", took.as_secs(), took.subsec_millis())
 }
 
-fn plural(count: usize, word: &str) -> String {
+pub(super) fn plural(count: usize, word: &str) -> String {
     if count == 1 {
         word.to_owned()
     } else {
@@ -341,7 +341,7 @@ fn plural(count: usize, word: &str) -> String {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &str) -> String {
+pub(super) fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:@,".contains(c);
     if !path.is_empty() && !path.starts_with('-') && path.chars().all(plain) {
         return path.to_owned();

@@ -60,6 +60,7 @@ pub use manifest::{DEFAULT_NAMESPACE, Manifest};
 pub use mistake::{Mistake, Place, ScenarioError};
 pub use names::{Call, Code, Errno, KindName, PlainPhase, Role};
 pub(crate) use nearest::nearest;
+pub(crate) use shape::numbered;
 pub use shape::{Cluster, DEFAULT_DRIVER, DriverShape, MAX_NODES, NodeShape, Sidecars};
 pub use site::{Phase, Process, Site};
 pub use step::{

@@ -39,7 +39,7 @@ pub use lore::Lore;
 pub use secrets::Secrets;
 pub use sites::{Met, SiteBook, nearest_site, sites};
 pub use text::TextOptions;
-pub use token::{Token, TokenError, VERSION};
+pub use token::{Storm, Token, TokenError, VERSION};
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -182,7 +182,7 @@ impl Trace {
 }
 
 /// Whether a successful write was the end of the object: a deletion that nothing holds back, or the last finalizer of one that was held back.
-fn is_gone(write: &Write, written: &Written) -> bool {
+pub(crate) fn is_gone(write: &Write, written: &Written) -> bool {
     let meta = written.object.meta();
     let held = match &written.object {
         Object::Namespace(namespace) => namespace

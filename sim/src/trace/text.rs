@@ -37,15 +37,35 @@ const NARROWEST: usize = 10;
 /// # Errors
 /// What the stream says.
 pub fn write(out: &mut dyn io::Write, trace: &Trace, options: &TextOptions) -> io::Result<()> {
+    render(trace, options, &|_| true, &mut |_, line| out.write_all(line))
+}
+
+/// The lines of some of the records, each with the place of the record that it begins with. `keep` is asked with the place of each record.
+pub fn some_lines(trace: &Trace, options: &TextOptions, keep: &dyn Fn(usize) -> bool) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let push = &mut |nth: usize, line: &[u8]| {
+        lines.push((nth, String::from_utf8_lossy(line).trim_end().to_owned()));
+        Ok(())
+    };
+    render(trace, options, keep, push).expect("memory takes every line");
+    lines
+}
+
+/// Hands over line after line, each with the place of its first record.
+fn render(
+    trace: &Trace,
+    options: &TextOptions,
+    keep: &dyn Fn(usize) -> bool,
+    emit: &mut dyn FnMut(usize, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let lore = Lore::of(trace.records());
     let filter = Filter::new(&options.follow, trace.records(), &lore);
-    let shown: Vec<&Record> = trace
+    let (places, shown): (Vec<usize>, Vec<&Record>) = trace
         .records()
         .iter()
         .enumerate()
-        .filter(|(nth, record)| is_shown(record, options) && filter.passes(*nth))
-        .map(|(_, record)| record)
-        .collect();
+        .filter(|(nth, record)| is_shown(record, options) && filter.passes(*nth) && keep(*nth))
+        .unzip();
     let names = shown.iter().map(|record| record.process.chars().count());
     let page = Page {
         manner: Manner {
@@ -56,9 +76,12 @@ pub fn write(out: &mut dyn io::Write, trace: &Trace, options: &TextOptions) -> i
         origin: trace.origin(),
         width: names.max().unwrap_or(0).clamp(NARROWEST, WIDEST),
     };
-    let mut at = 0;
+    let (mut at, mut line) = (0, Vec::new());
     while at < shown.len() {
-        at += page.put(out, &shown[at..])?;
+        line.clear();
+        let used = page.put(&mut line, &shown[at..])?;
+        emit(places[at], &line)?;
+        at += used;
     }
     Ok(())
 }

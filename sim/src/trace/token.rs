@@ -1,11 +1,13 @@
 //! The token of a run: the text from which it is repeated.
 //!
-//! `wavetank/0.1.0/4f1c09be22d0a7e5/7`: version, digest of the scenario, seed. A token repeats a trace byte for byte in its own version and is refused in
-//! every other.
+//! `wavetank/0.1.0/4f1c09be22d0a7e5/7`: version, digest of the scenario, seed. A storm adds who picked and what (`explore/picks.rs`), a wrong driver adds its name:
+//! `wavetank/0.1.0/4f1c09be22d0a7e5/7/storm=swarm:12+45.3/mutant=stage-forgets`. The link is the one in the process; another one would add its name, too. A token
+//! repeats a trace byte for byte in its own version and is refused in every other.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::explore::{Picks, StrategyName};
 use crate::scenario::Scenario;
 
 /// What stands at the front.
@@ -24,6 +26,19 @@ pub struct Token {
     pub scenario: String,
     /// The seed.
     pub seed: u64,
+    /// What a storm picked. Nothing for a run without a storm.
+    pub storm: Option<Storm>,
+    /// The bug that is switched on.
+    pub mutant: Option<String>,
+}
+
+/// The storm of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storm {
+    /// Which strategy picked; a storm is repeated without it.
+    pub by: StrategyName,
+    /// What it picked.
+    pub picks: Picks,
 }
 
 /// Why a token cannot be used.
@@ -56,17 +71,36 @@ impl Token {
             version: VERSION.to_owned(),
             scenario: digest(scenario),
             seed,
+            storm: None,
+            mutant: None,
         }
     }
 
-    /// Whether the token is of this scenario and this build.
+    /// The same run in a storm.
+    #[must_use]
+    pub fn storm(self, by: StrategyName, picks: Picks) -> Token {
+        Token {
+            storm: Some(Storm { by, picks }),
+            ..self
+        }
+    }
+
+    /// The same run with a bug switched on.
+    #[must_use]
+    pub fn mutant(self, mutant: Option<String>) -> Token {
+        Token { mutant, ..self }
+    }
+
+    /// Whether the token is of this scenario.
+    pub fn is_of(&self, scenario: &Scenario) -> bool {
+        self.scenario == digest(scenario)
+    }
+
+    /// Whether the token is of this scenario.
     ///
     /// # Errors
     /// Why not, as a sentence.
     pub fn check(&self, scenario: &Scenario) -> Result<(), TokenError> {
-        if self.version != VERSION {
-            return Err(TokenError::Version(self.version.clone()));
-        }
         let found = digest(scenario);
         if self.scenario != found {
             return Err(TokenError::Scenario {
@@ -85,7 +119,14 @@ fn digest(scenario: &Scenario) -> String {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{MARK}/{}/{}/{}", self.version, self.scenario, self.seed)
+        write!(f, "{MARK}/{}/{}/{}", self.version, self.scenario, self.seed)?;
+        if let Some(Storm { by, picks }) = &self.storm {
+            write!(f, "/storm={by}:{picks}")?;
+        }
+        match &self.mutant {
+            Some(mutant) => write!(f, "/mutant={mutant}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -95,7 +136,7 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Token, TokenError> {
         let parts: Vec<&str> = text.split('/').collect();
         let shape = || TokenError::Shape(text.to_owned());
-        let [MARK, version, scenario, seed] = parts[..] else {
+        let [MARK, version, scenario, seed, ref more @ ..] = parts[..] else {
             return Err(shape());
         };
         let hex = scenario.len() == DIGITS && scenario.bytes().all(|b| b.is_ascii_hexdigit());
@@ -103,17 +144,44 @@ impl FromStr for Token {
         if !hex || version.is_empty() {
             return Err(shape());
         }
-        Ok(Token {
+        if version != VERSION {
+            // What another version writes behind the seed is its own business.
+            return Err(TokenError::Version(version.to_owned()));
+        }
+        let mut token = Token {
             version: version.to_owned(),
             scenario: scenario.to_owned(),
             seed,
-        })
+            storm: None,
+            mutant: None,
+        };
+        for part in more {
+            match part.split_once('=') {
+                Some(("storm", storm)) if token.storm.is_none() && token.mutant.is_none() => {
+                    token.storm = Some(read_storm(storm).ok_or_else(shape)?);
+                }
+                Some(("mutant", name)) if token.mutant.is_none() && !name.is_empty() => {
+                    token.mutant = Some(name.to_owned());
+                }
+                _ => return Err(shape()),
+            }
+        }
+        Ok(token)
     }
+}
+
+fn read_storm(text: &str) -> Option<Storm> {
+    let (by, picks) = text.split_once(':')?;
+    Some(Storm {
+        by: StrategyName::parse(by).ok()?,
+        picks: picks.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Token, TokenError, VERSION};
+    use crate::explore::StrategyName;
     use crate::scenario::Scenario;
 
     #[test]
@@ -126,8 +194,26 @@ mod tests {
         assert_eq!(read.check(&scenario), Ok(()));
         assert!(matches!(read.check(&other), Err(TokenError::Scenario { .. })));
         let old = token.to_string().replace(VERSION, "0.0.9");
-        let error = old.parse::<Token>().unwrap().check(&scenario).unwrap_err();
+        let error = old.parse::<Token>().unwrap_err();
         assert!(error.to_string().contains("0.0.9"), "{error}");
+    }
+
+    #[test]
+    fn a_storm_and_a_mutant_are_part_of_a_token() {
+        let scenario = Scenario::builder("a").because("tokens").run("1s").build().unwrap();
+        let plain = Token::new(&scenario, 7);
+        let picks = "12+45.3".parse().unwrap();
+        let storm = plain.clone().storm(StrategyName::Swarm, picks);
+        let infected = storm.clone().mutant(Some("stage-forgets".into()));
+        assert!(
+            infected
+                .to_string()
+                .ends_with("/7/storm=swarm:12+45.3/mutant=stage-forgets")
+        );
+        let empty = plain.clone().storm(StrategyName::Single, "".parse().unwrap());
+        for token in [plain, storm, infected, empty] {
+            assert_eq!(token.to_string().parse::<Token>(), Ok(token));
+        }
     }
 
     #[test]
@@ -138,6 +224,11 @@ mod tests {
             "wavetank/1/xyz/7",
             "wavetank/0.1.0/4f1c09be22d0a7e5/banana",
             "wavetank//4f1c09be22d0a7e5/1",
+            "wavetank/0.1.0/4f1c09be22d0a7e5/1/storm",
+            "wavetank/0.1.0/4f1c09be22d0a7e5/1/storm=swram:1",
+            "wavetank/0.1.0/4f1c09be22d0a7e5/1/storm=swarm:2+1",
+            "wavetank/0.1.0/4f1c09be22d0a7e5/1/mutant=",
+            "wavetank/0.1.0/4f1c09be22d0a7e5/1/banana=3",
         ] {
             assert!(matches!(text.parse::<Token>(), Err(TokenError::Shape(_))), "{text}");
         }

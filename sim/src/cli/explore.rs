@@ -1,0 +1,159 @@
+//! `wavetank explore`: a campaign over some scenarios, with progress, a budget of time, and a way out that loses nothing.
+
+use std::io::Write as _;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+
+use super::args::{MOST_SEEDS, seeds};
+use super::found::{FoundFormat, Printed, write_out};
+use super::watch::Watch;
+use super::{Drivers, INTERRUPTED, Stop, Streams, load};
+use crate::explore::StrategyName;
+use crate::explore::campaign::{Campaign, Entry, Go};
+use crate::explore::report::Shard;
+use crate::explore::subject::Tank;
+use crate::scenario::GoDuration;
+
+/// How many storms each scenario gets when nobody says how many.
+const SEEDS: u64 = 100;
+
+/// Look for the storm that breaks a promise.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wavetank explore scenarios/expand/                             a hundred storms over each scenario of a theme
+  wavetank explore scenarios/ --seeds 10000 --out found          more, and replay files of what is found
+  wavetank explore scenarios/ --time 10m --keep-going            as many as fit into ten minutes
+  wavetank explore scenarios/ --seeds 100000 --shard 3/8 --out s3    the third of eight parts; `wavetank merge s*/report.json` joins them
+  wavetank explore scenarios/attach/multi-attach.yaml --strategy pairs --seeds 5000
+
+A storm is a run in which faults strike; then everything heals, and the promises must hold. The first violation of each promise is shrunk and told. Numbers of runs, strategy
+and scenarios decide what is played, not the number of jobs. docs/explore.md says what the strategies do.")]
+pub(super) struct ExploreArgs {
+    /// Scenario files, or folders that hold them.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// How many storms each scenario gets: `100` for the runs 0 to 99, `20..30` for 20 to 29. 100 if left out; with --time as many as fit.
+    #[arg(long, value_name = "N|A..B", value_parser = seeds)]
+    pub seeds: Option<Range<u64>>,
+    /// How faults are picked: mix, random, swarm, pct, single, pairs, crash-everywhere, coverage, twice.
+    #[arg(long, value_name = "STRATEGY", value_parser = StrategyName::parse, default_value = "mix")]
+    pub strategy: StrategyName,
+    /// How many storms are under way at once. One for each core if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+    /// End after this much time, such as `10m`.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Play only part I of N of the runs.
+    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
+    pub shard: Option<Shard>,
+    /// Go on with a scenario after its first violation.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Write the report, replay files and JUnit into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How to print.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: FoundFormat,
+    /// Also print what was never reached.
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// How many plays shrinking may take for each violation; 0 tells it as it was found.
+    #[arg(long, value_name = "PLAYS", default_value = "400", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub shrink: u32,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let read = GoDuration::parse(text).map_err(|error| error.to_string())?;
+    if read.get().is_zero() {
+        return Err("that is no time at all: write 10m or 30s".into());
+    }
+    Ok(read.get())
+}
+
+/// Explores what the arguments ask for.
+pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Result<u8, Stop> {
+    let campaign = campaign(args, drivers, streams)?;
+    if let Some(out) = &args.out {
+        // Before hours of work, not after.
+        write_out::prepare(out, streams)?;
+    }
+    let presses = interrupts(streams)?;
+    let mut watch = Watch::new(args.time);
+    let mut report = campaign.run(&mut |standing| {
+        watch.show(standing);
+        match presses.load(Ordering::Relaxed) {
+            0 if watch.is_over() => Go::Enough,
+            0 => Go::On,
+            1 => Go::Stop,
+            _ => Go::Now,
+        }
+    });
+    let pace = watch.finish(&report);
+    if let Some(out) = &args.out {
+        write_out::write(out, &mut report, streams)?;
+    }
+    Printed::new(&report, args.verbose).print(args.format, &mut streams.out)?;
+    if let Some(pace) = pace {
+        writeln!(streams.err, "{pace}")?;
+    }
+    if presses.load(Ordering::Relaxed) > 0 {
+        return Ok(INTERRUPTED);
+    }
+    Ok(report.status())
+}
+
+fn campaign(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Result<Campaign, Stop> {
+    let mut entries = Vec::new();
+    let mut failed = None;
+    for path in &args.paths {
+        match load(path, streams) {
+            Ok(scenarios) => {
+                let tanks = scenarios
+                    .into_iter()
+                    .map(|scenario| Tank::new(scenario, drivers.clone()));
+                entries.extend(tanks.map(Entry::new));
+            }
+            Err(Stop::Status(status)) => failed = Some(status),
+            Err(stop) => return Err(stop),
+        }
+    }
+    if let Some(status) = failed {
+        return Err(Stop::Status(status));
+    }
+    let usual = if args.time.is_some() { MOST_SEEDS } else { SEEDS };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Campaign {
+        entries,
+        strategy: args.strategy,
+        seeds: args.seeds.clone().unwrap_or(0..usual),
+        shard: args.shard.unwrap_or(Shard::WHOLE),
+        jobs: args.jobs.map_or(cores, usize::from),
+        keep_going: args.keep_going,
+        mutant: None,
+        shrink: args.shrink,
+    })
+}
+
+/// Counts interrupts: the first ends exploring, the second everything.
+fn interrupts(streams: &mut Streams) -> Result<Arc<AtomicUsize>, Stop> {
+    let presses = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&presses);
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    if let Err(error) = ctrlc::set_handler(count) {
+        writeln!(
+            streams.err,
+            "wavetank: an interrupt will end this without a report: {error}"
+        )?;
+    }
+    Ok(presses)
+}
