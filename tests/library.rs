@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use libtest_mimic::{Arguments, Failed, Trial};
 use wavetank_sim::play::{Options, play};
 use wavetank_sim::scenario::{Scenario, load};
+use wavetank_sim::trace::Token;
 
 /// The seeds that every scenario must hold with.
 const SEEDS: std::ops::Range<u64> = 0..3;
@@ -39,8 +40,9 @@ fn judge(scenario: &Scenario) -> Result<(), Failed> {
             },
         );
         if !report.verdict.held() {
-            let command = format!("wavetank run scenarios/{}.yaml --seed {seed}", scenario.name);
-            return Err(format!("{:#?}\nsee it with: {command}", report.verdict).into());
+            let token = Token::new(scenario, seed);
+            let command = format!("wavetank run scenarios/{}.yaml --token {token}", scenario.name);
+            return Err(format!("{:#?}\ntoken: {token}\nsee it with: {command}", report.verdict).into());
         }
     }
     Ok(())

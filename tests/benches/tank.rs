@@ -7,6 +7,10 @@ use std::time::Duration;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use wavetank_sim::cluster::Cluster;
+use wavetank_sim::explore::StrategyName;
+use wavetank_sim::explore::campaign::{Campaign, Entry, Go};
+use wavetank_sim::explore::report::Shard;
+use wavetank_sim::explore::subject::Tank;
 use wavetank_sim::play::{Options, boot, play};
 use wavetank_sim::runtime::run;
 use wavetank_sim::scenario;
@@ -83,6 +87,30 @@ fn whole_runs(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(1usize))
         .bench(|| play(&scenario, &Options::default()));
+}
+
+/// (f) Storms over the same scenario, as a campaign plays them, on so many threads.
+#[divan::bench(args = [1, 2], sample_count = 3, sample_size = 1)]
+fn storms(bencher: Bencher<'_, '_>, jobs: usize) {
+    const STORMS: u64 = 400;
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../scenarios/lifecycle/dynamic-immediate.yaml"
+    );
+    let scenario = scenario::load_file(std::path::Path::new(path)).expect("the scenario is well-formed");
+    let campaign = Campaign {
+        entries: vec![Entry::new(Tank::new(scenario, Default::default()))],
+        strategy: StrategyName::Mix,
+        seeds: 0..STORMS,
+        shard: Shard::WHOLE,
+        jobs,
+        keep_going: true,
+        mutant: None,
+        shrink: 0,
+    };
+    bencher
+        .counter(ItemsCount::new(STORMS))
+        .bench_local(|| campaign.run(&mut |_| Go::On).runs());
 }
 
 /// (d) The same lives in clusters of 10 and of 1,000 nodes; subtract `set_up`.

@@ -108,6 +108,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
     }
 }
 
+/// Whether the command can be called like this, the program's name first. For tests of what documents tell people to type; nothing is done.
+///
+/// # Errors
+/// What the command would say.
+pub fn understands(words: &[String]) -> Result<(), String> {
+    Args::try_parse_from(words).map(drop).map_err(|error| error.to_string())
+}
+
 fn print(streams: &mut Streams, text: &str) -> Result<u8, Stop> {
     streams.out.write_all(text.as_bytes())?;
     Ok(0)

@@ -223,7 +223,7 @@ fn one_file(
         path.display()
     )?;
     for strike in &replayed.unhit {
-        writeln!(streams.out, "  never struck: {} at {}", story::spell(strike), strike.at)?;
+        writeln!(streams.out, "  never struck: {strike}")?;
     }
     Ok(status)
 }

@@ -104,10 +104,11 @@ impl Watch {
         self.bar.finish_and_clear();
         (elapsed >= PATIENCE).then(|| {
             let runs = report.runs();
+            let rate = rate(runs, elapsed);
+            let digits = usize::from(rate < 10.0);
             format!(
-                "{runs} storms in {:.1} s, {:.0} a second",
-                elapsed.as_secs_f64(),
-                rate(runs, elapsed)
+                "{runs} storms in {:.1} s, {rate:.digits$} a second",
+                elapsed.as_secs_f64()
             )
         })
     }

@@ -48,7 +48,10 @@ fn the_report_does_not_depend_on_the_number_of_threads() {
             };
             let (one, five) = (with(1), with(5));
             assert_eq!(one, five, "{strategy}");
-            assert_eq!(serde_json::to_string(&one).unwrap(), serde_json::to_string(&five).unwrap());
+            assert_eq!(
+                serde_json::to_string(&one).unwrap(),
+                serde_json::to_string(&five).unwrap()
+            );
         }
     }
 }
@@ -69,7 +72,10 @@ fn a_scenario_ends_with_its_first_violation_and_others_go_on() {
     let on = run(&campaign(StrategyName::Swarm, &toys()));
     assert_eq!(on.scenarios[1].runs, 200);
     assert!(on.scenarios[1].broken["toy"] > 1);
-    assert_eq!(on.scenarios[1].violations[0].run, broken.violations[0].run, "the first is the first");
+    assert_eq!(
+        on.scenarios[1].violations[0].run, broken.violations[0].run,
+        "the first is the first"
+    );
 }
 
 #[test]
@@ -111,7 +117,11 @@ fn an_interrupt_keeps_what_was_found() {
     let mut asked = 0;
     let report = campaign(StrategyName::Mix, &toys()).run(&mut |standing| {
         asked += 1;
-        if standing.violations.is_empty() { Go::On } else { Go::Stop }
+        if standing.violations.is_empty() {
+            Go::On
+        } else {
+            Go::Stop
+        }
     });
     assert!(report.interrupted);
     assert_eq!(report.scenarios[1].violations.len(), 1);
@@ -125,7 +135,13 @@ fn coverage_is_what_the_runs_reached() {
     assert!(scenario.exhausted);
     let coverage = &scenario.coverage;
     let reached: BTreeSet<&String> = coverage.sites.iter().collect();
-    assert!(reached.iter().any(|site| site.contains("attempt 2")), "what is tried again is a site of its own");
+    assert!(
+        reached.iter().any(|site| site.contains("attempt 2")),
+        "what is tried again is a site of its own"
+    );
     assert!(scenario.growth.windows(2).all(|pair| pair[0].sites <= pair[1].sites));
-    assert_eq!(scenario.growth.iter().map(|g| g.runs).collect::<Vec<_>>(), [1, 2, 4, 8, 16]);
+    assert_eq!(
+        scenario.growth.iter().map(|g| g.runs).collect::<Vec<_>>(),
+        [1, 2, 4, 8, 16]
+    );
 }

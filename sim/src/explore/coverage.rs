@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::strategy::{Survey, kind_of};
+use super::strategy::Survey;
 use super::witness::{Notes, site_number, spell_site};
 use crate::api::{Object, fields};
 use crate::runtime::fold;
@@ -152,7 +152,7 @@ impl Features {
         for strike in &notes.strikes {
             features
                 .pairs
-                .insert(spell_pair(&kind_of(&strike.fault), &spell_site(&strike.at)));
+                .insert(spell_pair(strike.fault.kind(), &spell_site(&strike.at)));
         }
         let mut standing: BTreeMap<Stage, u32> = BTreeMap::new();
         let mut due = notes.strikes.iter().zip(&notes.times).peekable();
@@ -217,7 +217,7 @@ impl Features {
 }
 
 fn moment(strike: &crate::faults::Strike, standing: &BTreeMap<Stage, u32>) -> u64 {
-    let mut parts = vec![kind_of(&strike.fault)];
+    let mut parts = vec![strike.fault.kind().to_owned()];
     let here = standing.iter().filter(|(_, count)| **count > 0);
     parts.extend(here.map(|(stage, _)| format!("{} {stage}", stage.kind)));
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -252,7 +252,7 @@ impl Coverage {
         for (site, menu) in survey.meetings.iter() {
             let site = spell_site(site);
             for fault in menu {
-                self.offered.insert(spell_pair(&kind_of(fault), &site));
+                self.offered.insert(spell_pair(fault.kind(), &site));
             }
             self.sites.insert(site);
         }

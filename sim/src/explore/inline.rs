@@ -4,21 +4,46 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::scenario::{self, Cluster, DriverShape, Scenario, ScenarioError};
 
 /// The scenario as it is when it has been written out and read again. Nothing if it cannot be read: a step may speak of an object that is not there any more.
 pub fn reread(scenario: &Scenario) -> Option<Scenario> {
-    read(&spelled(scenario), &scenario.name, Path::new("a smaller scenario")).ok()
+    read(&short(scenario), &scenario.name, Path::new("a smaller scenario")).ok()
 }
 
-/// The scenario as JSON without what has its default value.
-pub fn inline(scenario: &Scenario) -> Json {
-    let short = short(scenario);
-    match read(&short, &scenario.name, Path::new("a shorter scenario")) {
-        Ok(read) if read == *scenario => short,
-        _ => spelled(scenario),
+/// A scenario without what has its default value, its parts in the order in which people write them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Inlined {
+    because: Json,
+    #[serde(skip_serializing_if = "Json::is_null")]
+    cluster: Json,
+    #[serde(skip_serializing_if = "Json::is_null")]
+    manifests: Json,
+    #[serde(skip_serializing_if = "Json::is_null")]
+    steps: Json,
+    #[serde(skip_serializing_if = "Json::is_null")]
+    expect: Json,
+}
+
+impl Inlined {
+    /// The scenario, written out.
+    pub fn new(scenario: &Scenario) -> Inlined {
+        let short = short(scenario);
+        let same = read(&short, &scenario.name, Path::new("a shorter scenario")).is_ok_and(|read| read == *scenario);
+        let json = if same { short } else { spelled(scenario) };
+        serde_json::from_value(json).expect("a scenario has these parts")
+    }
+
+    /// The scenario, read. `file` is what mistakes call it.
+    ///
+    /// # Errors
+    /// All its mistakes.
+    pub fn read(&self, name: &str, file: &Path) -> Result<Scenario, ScenarioError> {
+        read(&serde_json::to_value(self).expect("it is JSON already"), name, file)
     }
 }
 
@@ -26,7 +51,7 @@ pub fn inline(scenario: &Scenario) -> Json {
 ///
 /// # Errors
 /// All its mistakes.
-pub fn read(json: &Json, name: &str, file: &Path) -> Result<Scenario, ScenarioError> {
+fn read(json: &Json, name: &str, file: &Path) -> Result<Scenario, ScenarioError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut read = match scenario::parse(&file.display().to_string(), json.to_string(), folder) {
         Ok(read) => read,

@@ -24,7 +24,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::inline;
+use super::inline::Inlined;
 use super::shrink::Case;
 use crate::faults::Strike;
 use crate::scenario::Scenario;
@@ -58,7 +58,7 @@ pub struct ReplayFile {
     pub delays: u64,
     /// The scenario, whole.
     #[schemars(with = "Scenario")]
-    pub scenario: Json,
+    pub scenario: Inlined,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -115,7 +115,7 @@ impl ReplayFile {
             mutant,
             strikes: case.strikes.clone(),
             delays: case.seed,
-            scenario: inline::inline(scenario),
+            scenario: Inlined::new(scenario),
         })
     }
 
@@ -148,10 +148,13 @@ impl ReplayFile {
             return Err(ReplayError::Schema { path, found });
         }
         let file: ReplayFile = serde_saphyr::from_str(text).map_err(|e| shape(first_line(&e.to_string())))?;
-        let scenario = inline::read(&file.scenario, &file.name, path).map_err(|error| ReplayError::Scenario {
-            path: path.to_owned(),
-            message: error.render(100, false),
-        })?;
+        let scenario = file
+            .scenario
+            .read(&file.name, path)
+            .map_err(|error| ReplayError::Scenario {
+                path: path.to_owned(),
+                message: error.render(100, false),
+            })?;
         let case = Case {
             scenario: Some(scenario),
             seed: file.delays,
@@ -227,6 +230,18 @@ mod tests {
             assert_eq!(read, case, "{}\n{text}", scenario.name);
             assert!(text.len() < 40_000, "{} is {} bytes long", scenario.name, text.len());
         }
+    }
+
+    /// To write it anew: `cargo run -- schema replay > docs/replay.schema.json`.
+    #[test]
+    fn the_published_schema_is_the_one_of_the_types() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/replay.schema.json");
+        let published = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(
+            published.trim_end(),
+            format!("{:#}", super::schema()),
+            "write it anew with: cargo run -- schema replay > docs/replay.schema.json"
+        );
     }
 
     #[test]

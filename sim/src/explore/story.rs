@@ -96,28 +96,7 @@ pub fn headline(finding: &Finding) -> String {
 pub fn strikes(strikes: &[Strike]) -> String {
     let mut text = String::new();
     for strike in strikes {
-        let _ = writeln!(text, "  {} at {}", spell(strike), strike.at);
-    }
-    text
-}
-
-/// A fault in a few words.
-pub fn spell(strike: &Strike) -> String {
-    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&strike.fault) else {
-        return String::from("a fault");
-    };
-    let Some((kind, what)) = fields.into_iter().next() else {
-        return String::from("a fault");
-    };
-    let mut text = kind;
-    if let serde_json::Value::Object(what) = what {
-        for (name, value) in what {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let _ = match name.as_str() {
-                "process" | "node" | "call" => write!(text, " {value}"),
-                _ => write!(text, " {name} {value}"),
-            };
-        }
+        let _ = writeln!(text, "  {strike}");
     }
     text
 }

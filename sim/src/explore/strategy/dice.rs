@@ -3,7 +3,6 @@
 use rand::Rng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::kind_of;
 use crate::faults::Fault;
 use crate::runtime::Chance;
 
@@ -37,11 +36,11 @@ impl Dice {
 
     /// A fault of a menu: first its kind, each kind as likely as any other, then one of the kind. `allowed` says which kinds may strike.
     pub fn from_menu(&mut self, menu: &[Fault], allowed: impl Fn(&str) -> bool) -> Option<usize> {
-        let kinds: Vec<String> = menu.iter().map(kind_of).collect();
-        let mut distinct: Vec<&String> = kinds.iter().filter(|kind| allowed(kind)).collect();
+        let kinds: Vec<&str> = menu.iter().map(Fault::kind).collect();
+        let mut distinct: Vec<&str> = kinds.iter().copied().filter(|kind| allowed(kind)).collect();
         distinct.sort();
         distinct.dedup();
-        let kind = (*self.one_of(&distinct)?).clone();
+        let kind = *self.one_of(&distinct)?;
         let entries: Vec<usize> = (0..menu.len()).filter(|at| kinds[*at] == kind).collect();
         self.one_of(&entries).copied()
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BySite, Plan, Strategy, StrategyName, Survey, kind_of};
+use super::{BySite, Plan, Strategy, StrategyName, Survey};
 use crate::explore::witness::site_number;
 use crate::faults::{Chooser, Meeting};
 use crate::scenario::Process;
@@ -66,7 +66,7 @@ impl Chooser for EachOnce {
         if meeting.site.process != self.process || self.struck.len() >= MOST {
             return None;
         }
-        let entry = meeting.menu.iter().position(|fault| is_crash(&kind_of(fault)))?;
+        let entry = meeting.menu.iter().position(|fault| is_crash(fault.kind()))?;
         let mut first = meeting.site.clone();
         first.attempt = 1;
         self.struck.insert(site_number(&first)).then_some(entry)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::dice::Dice;
-use super::{kind_of, strike};
+use super::strike;
 use crate::explore::witness::site_number;
 use crate::faults::{Chooser, Fault, Meeting, Strike};
 use crate::scenario::Site;
@@ -42,8 +42,8 @@ impl Survey {
                 continue;
             }
             for (entry, fault) in menu.iter().enumerate() {
-                let kind = kind_of(fault);
-                if wanted(&kind) {
+                let kind = fault.kind();
+                if wanted(kind) {
                     let group = format!("{}/{}/{}/{kind}", site.process.role, site.effect, site.phase);
                     all.push((group, (meeting as u32, entry as u32)));
                 }

@@ -139,15 +139,6 @@ impl fmt::Display for StrategyName {
     }
 }
 
-/// The kind of a fault: the name of its variant, as scenarios spell it.
-pub fn kind_of(fault: &Fault) -> String {
-    match serde_json::to_value(fault) {
-        Ok(serde_json::Value::Object(fields)) => fields.into_iter().next().map_or_else(String::new, |(kind, _)| kind),
-        Ok(serde_json::Value::String(kind)) => kind,
-        _ => String::new(),
-    }
-}
-
 fn strike(site: &Site, fault: &Fault) -> Strike {
     Strike {
         at: site.clone(),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::dice::Dice;
-use super::{Plan, Strategy, StrategyName, Survey, kind_of};
+use super::{Plan, Strategy, StrategyName, Survey};
 use crate::faults::{Chooser, Meeting};
 use crate::scenario::Process;
 
@@ -79,7 +79,7 @@ impl Chooser for Priorities {
         if !low || self.delays == 0 || self.dice.unit() >= DELAYED {
             return None;
         }
-        let late = meeting.menu.iter().position(|fault| is_delay(&kind_of(fault)))?;
+        let late = meeting.menu.iter().position(|fault| is_delay(fault.kind()))?;
         self.delays -= 1;
         Some(late)
     }

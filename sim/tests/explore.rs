@@ -1,0 +1,261 @@
+//! `wavetank explore`, `replay` and `merge` as people and scripts meet them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value as Json;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
+/// A short scenario.
+const SHORT: &str = "scenarios/binding/static-volume.yaml";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("sim/ lies in the workspace")
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(args).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+struct Ran {
+    status: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Ran {
+        Ran {
+            status: output.status.code(),
+            out: String::from_utf8(output.stdout).expect("output is text"),
+            err: String::from_utf8(output.stderr).expect("errors are text"),
+        }
+    }
+
+    #[track_caller]
+    fn refuses(&self, parts: &[&str]) {
+        assert_eq!(self.status, Some(64), "{}{}", self.out, self.err);
+        for part in parts {
+            assert!(self.err.contains(part), "should say {part:?}:\n{}", self.err);
+        }
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+}
+
+fn wavetank(args: &[&str]) -> Ran {
+    Ran::of(command(args).output().expect("the binary can be started"))
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("explore").join(name);
+    // Of an earlier run.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("the target folder can be written");
+    folder
+}
+
+/// A scenario whose storm always finds something: it expects what no storm leaves alone.
+fn fragile(name: &str) -> PathBuf {
+    let text =
+        fs::read_to_string(root().join("scenarios/lifecycle/dynamic-immediate.yaml")).expect("the library has it");
+    let file = folder(name).join("fragile.yaml");
+    let counted = "\nexpect:\n  - { call: CreateVolume, times: 1 }\n";
+    let text = match text.split_once("\nexpect:") {
+        Some((before, _)) => before.to_owned() + counted,
+        None => text + counted,
+    };
+    fs::write(&file, text).expect("the target folder can be written");
+    file
+}
+
+#[test]
+fn wrong_usage_is_refused_with_the_right_spelling() {
+    wavetank(&["explore"]).refuses(&["<PATH>"]);
+    wavetank(&["explore", SHORT, "--strategy", "swram"]).refuses(&["did you mean `swarm`"]);
+    wavetank(&["explore", SHORT, "--shard", "3/2"]).refuses(&["there is no shard 3 of 2"]);
+    wavetank(&["explore", SHORT, "--shard", "0/2"]).refuses(&["2/8"]);
+    wavetank(&["explore", SHORT, "--time", "ten"]).refuses(&["ten"]);
+    wavetank(&["explore", SHORT, "--time", "0s"]).refuses(&["no time at all"]);
+    wavetank(&["explore", SHORT, "--jobs", "0"]).refuses(&["0"]);
+    wavetank(&["explore", SHORT, "--seeds", "9..3"]).refuses(&["there is no seed in it"]);
+    wavetank(&["explore", "scenarios/binding/static-volum.yaml"])
+        .refuses(&["did you mean `scenarios/binding/static-volume.yaml`"]);
+    let empty = folder("empty");
+    wavetank(&["explore", empty.to_str().expect("text")]).refuses(&["empty"]);
+    let file = empty.join("file");
+    fs::write(&file, "").expect("the target folder can be written");
+    let below = file.join("out");
+    wavetank(&["explore", SHORT, "--seeds", "1", "--out", below.to_str().expect("text")])
+        .refuses(&["cannot be written"]);
+}
+
+#[test]
+fn the_same_campaign_prints_the_same_whatever_the_number_of_jobs() {
+    let with = |jobs| wavetank(&["explore", SHORT, "--seeds", "24", "--jobs", jobs, "--format", "json"]);
+    let (one, three) = (with("1"), with("3"));
+    assert_eq!(one.out, three.out);
+    let lines: Vec<Json> = one
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(lines[0]["type"], "campaign");
+    assert_eq!(lines[1]["runs"], 24);
+    assert!(lines[1]["coverage"]["offered"].as_u64() > Some(10), "{}", lines[1]);
+    assert_eq!(lines.last().expect("a summary")["type"], "summary");
+}
+
+#[test]
+fn a_token_repeats_a_storm_in_another_process() {
+    let file = fragile("token");
+    let path = file.to_str().expect("text");
+    let found = wavetank(&[
+        "explore",
+        path,
+        "--seeds",
+        "200",
+        "--strategy",
+        "single",
+        "--format",
+        "json",
+        "--shrink",
+        "0",
+    ]);
+    assert_eq!(found.status, Some(1), "{}{}", found.out, found.err);
+    let lines: Vec<Json> = found
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let violation = lines
+        .iter()
+        .find(|line| line["type"] == "violation")
+        .expect("something is found");
+    let token = violation["token"].as_str().expect("a token");
+    assert!(token.contains("/storm=single:"), "{token}");
+    let again = || wavetank(&["run", path, "--token", token, "--format", "json", "--digest"]);
+    let (first, second) = (again(), again());
+    assert_eq!(first.status, Some(1), "{}", first.err);
+    assert_eq!(first.out, second.out);
+    assert!(first.out.contains("\"type\":\"fault\""), "the storm is in the run");
+    let by_digest = wavetank(&["replay", token, path, "--format", "json"]);
+    assert_eq!(by_digest.status, Some(1));
+    assert_eq!(by_digest.out.lines().count(), first.out.lines().count());
+    wavetank(&["replay", token, SHORT]).refuses(&["no scenario in", "was changed since"]);
+    let old = token.replace(&format!("/{}/", env!("CARGO_PKG_VERSION")), "/0.0.1/");
+    wavetank(&["replay", &old]).refuses(&["a token repeats a run in its own version only"]);
+    wavetank(&["replay", "wavetank/banana"]).refuses(&["is no token"]);
+}
+
+#[test]
+fn a_violation_becomes_a_replay_file_that_shows_it_again() {
+    let file = fragile("replay");
+    let out = folder("replay-out");
+    let dir = out.to_str().expect("text");
+    let found = wavetank(&[
+        "explore",
+        file.to_str().expect("text"),
+        "--seeds",
+        "200",
+        "--strategy",
+        "single",
+        "--out",
+        dir,
+    ]);
+    assert_eq!(found.status, Some(1), "{}{}", found.out, found.err);
+    assert!(found.out.contains("wavetank replay"), "{}", found.out);
+    let replay = out.join("fragile-expectations.replay.yaml");
+    let text = fs::read_to_string(&replay).expect("a replay file is written");
+    assert!(text.starts_with("# BROKEN expectations"), "{text}");
+    let shown = wavetank(&["replay", replay.to_str().expect("text")]);
+    assert_eq!(shown.status, Some(0), "{}{}", shown.out, shown.err);
+    assert!(shown.out.contains("there"), "{}", shown.out);
+    // Without what strikes the promise holds.
+    let (head, rest) = text.split_once("strikes:\n").expect("strikes");
+    let scenario = &rest[rest.find("scenario:").expect("a scenario")..];
+    let healed = out.join("healed.replay.yaml");
+    fs::write(&healed, format!("{head}strikes: []\n{scenario}")).expect("the target folder can be written");
+    let gone = wavetank(&["replay", healed.to_str().expect("text")]);
+    assert_eq!(gone.status, Some(1), "{}{}", gone.out, gone.err);
+    assert!(gone.out.contains("GONE"), "{}", gone.out);
+    let both = wavetank(&["replay", dir]);
+    assert_eq!((both.status, both.out.lines().count()), (Some(1), 2), "{}", both.out);
+    let junit = fs::read_to_string(out.join("junit.xml")).expect("JUnit is written");
+    assert!(junit.contains("failures=\"1\""), "{junit}");
+    fs::write(&replay, "schema: 7\n").expect("the target folder can be written");
+    wavetank(&["replay", replay.to_str().expect("text")]).refuses(&["schema 7"]);
+    wavetank(&["replay", "nowhere.replay.yaml"]).refuses(&["cannot be read"]);
+    wavetank(&["replay", "scenarios"]).refuses(&["neither a token nor a replay file"]);
+}
+
+#[test]
+fn shards_are_joined_and_missing_ones_named() {
+    let out = folder("shards");
+    let part = |nth: &str| {
+        let dir = out.join(nth);
+        let dir = dir.to_str().expect("text");
+        let shard = format!("{nth}/3");
+        let ran = wavetank(&[
+            "explore",
+            SHORT,
+            "--seeds",
+            "9",
+            "--strategy",
+            "swarm",
+            "--shard",
+            &shard,
+            "--out",
+            dir,
+        ]);
+        assert_eq!(ran.status, Some(0), "{}{}", ran.out, ran.err);
+        out.join(nth).join("report.json").to_str().expect("text").to_owned()
+    };
+    let (one, two, three) = (part("1"), part("2"), part("3"));
+    let some = wavetank(&["merge", &one, &three]);
+    assert_eq!(some.status, Some(5), "{}", some.err);
+    assert!(some.out.contains("shard 2/3 is missing"), "{}", some.out);
+    let all = wavetank(&["merge", &one, &two, &three]);
+    assert_eq!(all.status, Some(0));
+    assert!(all.out.contains("9 storms of 1 scenario"), "{}", all.out);
+    wavetank(&["merge", &one, &one]).refuses(&["shard 1/3 is in both"]);
+    wavetank(&["merge", SHORT]).refuses(&["is no report of a campaign"]);
+}
+
+#[test]
+fn an_interrupt_keeps_what_was_found() {
+    let file = fragile("interrupt");
+    let out = folder("interrupt-out");
+    let args = [
+        "explore",
+        file.to_str().expect("text"),
+        "--seeds",
+        "1000000",
+        "--keep-going",
+        "--out",
+        out.to_str().expect("text"),
+    ];
+    let child = command(&args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary can be started");
+    let pid = child.id().to_string();
+    // Long enough that something was found; a slower machine has found less, which changes nothing that is asserted but the violations.
+    Command::new("sleep").arg("8").status().expect("there is a sleep");
+    Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .expect("there is a kill");
+    let ran = Ran::of(child.wait_with_output().expect("it ends"));
+    assert_eq!(ran.status, Some(130), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("ended early"), "{}", ran.out);
+    let report: Json =
+        serde_json::from_str(&fs::read_to_string(out.join("report.json")).expect("the report is written"))
+            .expect("the report is JSON");
+    assert_eq!(report["interrupted"], true);
+}
