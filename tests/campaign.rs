@@ -37,7 +37,8 @@ fn resident() -> Option<u64> {
 
 #[test]
 fn memory_is_flat_over_many_storms() {
-    let scenario = parse("one-claim", CLAIM.into(), Path::new(".")).unwrap_or_else(|e| panic!("{}", e.render(120, false)));
+    let scenario =
+        parse("one-claim", CLAIM.into(), Path::new(".")).unwrap_or_else(|e| panic!("{}", e.render(120, false)));
     let campaign = Campaign {
         entries: vec![Entry::new(Tank::new(scenario, BTreeMap::new()))],
         strategy: StrategyName::Mix,
@@ -61,6 +62,14 @@ fn memory_is_flat_over_many_storms() {
         return;
     };
     let grown = after.saturating_sub(before);
-    println!("{} KiB after {at} storms, {} KiB after {ALL}", before >> 10, after >> 10);
-    assert!(grown < SLACK, "grew by {} KiB from storm {at} to storm {ALL}", grown >> 10);
+    println!(
+        "{} KiB after {at} storms, {} KiB after {ALL}",
+        before >> 10,
+        after >> 10
+    );
+    assert!(
+        grown < SLACK,
+        "grew by {} KiB from storm {at} to storm {ALL}",
+        grown >> 10
+    );
 }
