@@ -6,6 +6,7 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Failed, Trial};
 use wavetank_sim::explore::replay::{ENDING, ReplayFile};
 use wavetank_sim::explore::subject::{Run, Subject, Tank};
+use wavetank_sim::mutants::find;
 
 fn main() {
     let trials = files().into_iter().map(|path| {
@@ -29,10 +30,14 @@ fn files() -> Vec<PathBuf> {
 fn judge(path: &Path) -> Result<(), Failed> {
     let (file, case) = ReplayFile::load(path)?;
     let scenario = case.scenario.ok_or("a replay file has a scenario")?;
+    let mutant = match &file.mutant {
+        Some(name) => Some(find(name).ok_or_else(|| format!("there is no mutant {name}"))?),
+        None => None,
+    };
     let tank = Tank {
         scenario: Arc::new(scenario),
         drivers: Default::default(),
-        mutant: file.mutant.clone(),
+        mutant,
     };
     let run = || Run::pinned(case.seed, case.strikes.clone());
     let played = tank.play(run(), &Arc::default());

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 
-use crate::mutants::{self, Mutant};
-use crate::scenario::nearest;
 use super::explore::ExploreArgs;
 use super::merge::MergeArgs;
 use super::replay::ReplayArgs;
+use crate::mutants::{self, Mutant};
+use crate::scenario::nearest;
 use crate::trace::{Follow, Token};
 
 /// What `--help` says below the options.
@@ -105,6 +105,7 @@ impl RunArgs {
             seed: token.seed,
             seeds: None,
             token: Some(token),
+            mutant: None,
             format,
             follow: Vec::new(),
             verbose: false,

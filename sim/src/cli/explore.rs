@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::args::{MOST_SEEDS, seeds};
+use super::args::{MOST_SEEDS, mutant, seeds};
 use super::found::{FoundFormat, Printed, write_out};
 use super::watch::Watch;
 use super::{Drivers, INTERRUPTED, Stop, Streams, load};
@@ -17,6 +17,7 @@ use crate::explore::StrategyName;
 use crate::explore::campaign::{Campaign, Entry, Go};
 use crate::explore::report::Shard;
 use crate::explore::subject::Tank;
+use crate::mutants::Mutant;
 use crate::scenario::GoDuration;
 
 /// How many storms each scenario gets when nobody says how many.
@@ -30,6 +31,7 @@ Examples:
   wavetank explore scenarios/ --seeds 10000 --out found          more, and replay files of what is found
   wavetank explore scenarios/ --time 10m --keep-going            as many as fit into ten minutes
   wavetank explore scenarios/ --seeds 100000 --shard 3/8 --out s3    the third of eight parts; `wavetank merge s*/report.json` joins them
+  wavetank explore scenarios/ --mutant delete-forgets                does the tank notice this bug?
   wavetank explore scenarios/attach/multi-attach.yaml --strategy pairs --seeds 5000
 
 A storm is a run in which faults strike; then everything heals, and the promises must hold. The first violation of each promise is shrunk and told. Numbers of runs, strategy
@@ -44,6 +46,9 @@ pub(super) struct ExploreArgs {
     /// How faults are picked: mix, random, swarm, pct, single, pairs, crash-everywhere, coverage, twice.
     #[arg(long, value_name = "STRATEGY", value_parser = StrategyName::parse, default_value = "mix")]
     pub strategy: StrategyName,
+    /// Put a known bug into the driver or into a part of Kubernetes (docs/mutants.md): does the tank notice?
+    #[arg(long, value_name = "NAME", value_parser = mutant)]
+    pub mutant: Option<&'static Mutant>,
     /// How many storms are under way at once. One for each core if left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
@@ -116,9 +121,10 @@ fn campaign(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Res
     for path in &args.paths {
         match load(path, streams) {
             Ok(scenarios) => {
-                let tanks = scenarios
-                    .into_iter()
-                    .map(|scenario| Tank::new(scenario, drivers.clone()));
+                let tanks = scenarios.into_iter().map(|scenario| Tank {
+                    mutant: args.mutant,
+                    ..Tank::new(scenario, drivers.clone())
+                });
                 entries.extend(tanks.map(Entry::new));
             }
             Err(Stop::Status(status)) => failed = Some(status),
@@ -137,7 +143,7 @@ fn campaign(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Res
         shard: args.shard.unwrap_or(Shard::WHOLE),
         jobs: args.jobs.map_or(cores, usize::from),
         keep_going: args.keep_going,
-        mutant: None,
+        mutant: args.mutant,
         shrink: args.shrink,
     })
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::args::{Format, RunArgs};
+use super::args::{Format, RunArgs, mutant};
 use super::progress::Progress;
 use super::report::{Outcome, Printer, Told};
 use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, load};
@@ -60,7 +60,7 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         }),
         seeds,
         drivers: drivers.clone(),
-        mutant: args.mutant,
+        mutant: args.mutant.or(infected(args, streams)?),
         token: args.token.clone(),
         format: args.format,
         digest: args.digest,
@@ -81,6 +81,20 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         0 if strangers => USAGE,
         status => status,
     })
+}
+
+/// The mutant that the token names.
+fn infected(args: &RunArgs, streams: &mut Streams) -> Result<Option<&'static Mutant>, Stop> {
+    let Some(name) = args.token.as_ref().and_then(|token| token.mutant.as_deref()) else {
+        return Ok(None);
+    };
+    match mutant(name) {
+        Ok(found) => Ok(Some(found)),
+        Err(complaint) => {
+            writeln!(streams.err, "wavetank: {name}: {complaint}")?;
+            Err(Stop::Status(USAGE))
+        }
+    }
 }
 
 fn scenarios(args: &RunArgs, streams: &mut Streams) -> Result<Vec<Scenario>, Stop> {
@@ -218,7 +232,10 @@ impl Plan {
             name: scenario.name.clone(),
             file: scenario.places.file().map(str::to_owned),
             seed,
-            token: self.token.clone().unwrap_or_else(|| Token::new(scenario, seed)),
+            token: self.token.clone().unwrap_or_else(|| {
+                let mutant = self.mutant.map(|mutant| mutant.name().to_owned());
+                Token::new(scenario, seed).mutant(mutant)
+            }),
             verdict: Verdict::Held,
             violations: Vec::new(),
             took: Duration::ZERO,

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::args::{Format, RunArgs};
+use super::args::{Format, RunArgs, mutant};
 use super::{Drivers, Stop, Streams, USAGE, load, play};
 use crate::explore::replay::{ENDING, ReplayFile};
 use crate::explore::shrink::Case;
@@ -129,11 +129,11 @@ struct Replayed {
 }
 
 impl Replayed {
-    fn of(file: ReplayFile, case: Case, drivers: &Drivers) -> Option<Replayed> {
+    fn of(file: ReplayFile, case: Case, drivers: &Drivers) -> Result<Replayed, String> {
         let tank = Tank {
-            scenario: Arc::new(case.scenario?),
+            scenario: Arc::new(case.scenario.ok_or("there is no scenario in it")?),
             drivers: drivers.clone(),
-            mutant: file.mutant.clone(),
+            mutant: file.mutant.as_deref().map(mutant).transpose()?,
         };
         let run = || Run {
             keep_trace: true,
@@ -143,7 +143,7 @@ impl Replayed {
         let honest = file.mutant.as_ref().and_then(|_| tank.with(&tank.scenario, true));
         let honest_breaks = honest.map(|honest| honest.play(run(), &Arc::default()).broke(&file.promise).is_some());
         let unhit = case.strikes.iter().filter(|strike| !played.struck.contains(strike));
-        Some(Replayed {
+        Ok(Replayed {
             unhit: unhit.cloned().collect(),
             file,
             played,
@@ -205,8 +205,12 @@ fn one_file(
             return Ok(USAGE);
         }
     };
-    let Some(replayed) = Replayed::of(file, case, drivers) else {
-        return Ok(USAGE);
+    let replayed = match Replayed::of(file, case, drivers) {
+        Ok(replayed) => replayed,
+        Err(message) => {
+            writeln!(streams.err, "wavetank: {}: {message}", path.display())?;
+            return Ok(USAGE);
+        }
     };
     let status = replayed.status();
     if args.format == Format::Json {

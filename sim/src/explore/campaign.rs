@@ -23,6 +23,7 @@ use super::strategy::{Plan, Strategy, StrategyName, Survey};
 use super::subject::{Calm, Finding, Played, Run, SAME_AGAIN, Subject};
 use super::witness::Told;
 use super::work::{Job, Work, Worker};
+use crate::mutants::Mutant;
 use crate::scenario::Scenario;
 use crate::trace::{Token, VERSION};
 
@@ -73,7 +74,7 @@ pub struct Campaign {
     /// Whether a scenario goes on after a violation.
     pub keep_going: bool,
     /// The bug that is switched on.
-    pub mutant: Option<String>,
+    pub mutant: Option<&'static Mutant>,
     /// How many plays shrinking may take for each violation.
     pub shrink: u32,
 }
@@ -109,6 +110,10 @@ pub enum Go {
 }
 
 impl Campaign {
+    fn mutant_name(&self) -> Option<String> {
+        self.mutant.map(|mutant| mutant.name().to_owned())
+    }
+
     /// Explores. `watch` is asked several times a second whether to go on.
     pub fn run(&self, watch: &mut dyn FnMut(&Standing) -> Go) -> Report {
         let (work, done) = start(self.jobs.max(1), &self.entries);
@@ -261,7 +266,7 @@ fn growth(runs: u64, coverage: &Coverage) -> Growth {
 fn found(campaign: &Campaign, entry: &Entry, finding: &Finding, nth: u64, by: StrategyName, played: &Played) -> Found {
     let token = entry.subject.scenario().map(|scenario| {
         let token = Token::new(scenario, played.seed).storm(by, played.notes.picks.clone());
-        token.mutant(campaign.mutant.clone()).to_string()
+        token.mutant(campaign.mutant_name()).to_string()
     });
     Found {
         finding: finding.clone(),
@@ -401,7 +406,7 @@ impl Course<'_> {
         let budget = if self.go == Go::Stop { 0 } else { self.campaign.shrink };
         for (lane, place) in &wanted {
             let found = &self.lanes[*lane].report.violations[*place];
-            let job = Job::shrink(*lane, *place, found.clone(), self.campaign.mutant.clone(), budget);
+            let job = Job::shrink(*lane, *place, found.clone(), self.campaign.mutant_name(), budget);
             if self.work.send(job).is_err() {
                 return;
             }
@@ -433,7 +438,7 @@ impl Course<'_> {
             schema: SCHEMA,
             version: VERSION.to_owned(),
             strategy: campaign.strategy.to_string(),
-            mutant: campaign.mutant.clone(),
+            mutant: campaign.mutant_name(),
             seeds: (campaign.seeds.start, campaign.seeds.end),
             shards: [campaign.shard].into(),
             interrupted: self.go != Go::On,

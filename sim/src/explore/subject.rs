@@ -11,6 +11,7 @@ use super::coverage::Features;
 use super::witness::{Notes, Told, Witness};
 use crate::faults::{Chooser, Meeting, Strike};
 use crate::link::Factory;
+use crate::mutants::Mutant;
 use crate::oracles::{Party, Season, Violation};
 use crate::play::{self, Options, Report, Verdict};
 use crate::scenario::Scenario;
@@ -182,7 +183,7 @@ pub struct Tank {
     /// Drivers that are not the reference driver.
     pub drivers: BTreeMap<String, Factory>,
     /// The bug that is switched on.
-    pub mutant: Option<String>,
+    pub mutant: Option<&'static Mutant>,
 }
 
 impl Subject for Tank {
@@ -194,14 +195,14 @@ impl Subject for Tank {
             let taken = witness.lock().unwrap_or_else(PoisonError::into_inner).take();
             taken.unwrap_or_else(|| Box::new(Calm))
         };
-        let mut options = Options {
+        let options = Options {
             seed: run.seed,
             drivers: self.drivers.clone(),
             strikes: run.pinned,
             storm: Some(Arc::new(storm)),
+            mutant: self.mutant,
             ..Options::default()
         };
-        self.infect(&mut options);
         let played = catch_unwind(AssertUnwindSafe(|| play::play(&self.scenario, &options)));
         let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut result = Played {
@@ -242,23 +243,19 @@ impl Subject for Tank {
         Some(Box::new(Tank {
             scenario: Arc::new(scenario.clone()),
             drivers: self.drivers.clone(),
-            mutant: self.mutant.clone().filter(|_| !honest),
+            mutant: self.mutant.filter(|_| !honest),
         }))
     }
 }
 
 impl Tank {
-    /// A tank with an honest driver.
+    /// A tank in which all are honest.
     pub fn new(scenario: Scenario, drivers: BTreeMap<String, Factory>) -> Tank {
         Tank {
             scenario: Arc::new(scenario),
             drivers,
             mutant: None,
         }
-    }
-
-    fn infect(&self, options: &mut Options) {
-        let _ = (&self.mutant, options);
     }
 }
 
