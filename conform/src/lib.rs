@@ -14,6 +14,8 @@ mod checks;
 mod driver;
 mod lab;
 mod profile;
+pub mod random;
+mod raw;
 mod run;
 mod settings;
 #[cfg(all(feature = "socket", target_os = "linux"))]
@@ -26,5 +28,6 @@ pub use checks::all;
 pub use driver::{Kind, Machine, UnderTest, WriteError};
 pub use lab::spell;
 pub use profile::{Profile, Unreachable};
+pub use raw::{frame, raw, read, unframe};
 pub use run::{Report, run};
 pub use settings::Settings;

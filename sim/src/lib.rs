@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod cluster;
+pub mod conform;
 pub mod control;
 pub mod controllers;
 pub mod explore;
