@@ -129,10 +129,16 @@ impl State {
         self.check_range(offset, data.len())?;
         let mut after = Vec::with_capacity(data.len() / PAGE + 2);
         for_each_page(offset, data.len(), |page, from, range| {
-            let old = self.pages.get(&page);
-            let mut content = old.map_or([0; PAGE], |page| **page);
-            content[from..from + range.len()].copy_from_slice(&data[range]);
-            after.push((page, Arc::new(content)));
+            let part = &data[range];
+            let image = match <&[u8; PAGE]>::try_from(part) {
+                Ok(whole) => Arc::new(*whole),
+                Err(_) => {
+                    let mut content = self.pages.get(&page).map_or([0; PAGE], |page| **page);
+                    content[from..from + part.len()].copy_from_slice(part);
+                    Arc::new(content)
+                }
+            };
+            after.push((page, image));
         });
         for (page, content) in &after {
             let old = self.pages.insert(*page, Arc::clone(content));

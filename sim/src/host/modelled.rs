@@ -258,6 +258,12 @@ impl Host for ModelHost {
         self.step("host.mounts", "", |kernel| Ok(kernel.table())).await
     }
 
+    /// The same operation as reading the whole table, with one entry of it as the answer.
+    async fn mount_at(&self, target: &HostPath) -> HostResult<Option<MountEntry>> {
+        self.step("host.mounts", "", |kernel| Ok(kernel.visible_at(target)))
+            .await
+    }
+
     async fn grow_fs(&self, target: &HostPath) -> HostResult<Bytes> {
         self.step("host.grow_fs", target.as_str(), |kernel| kernel.grow_fs(target))
             .await

@@ -261,6 +261,13 @@ impl Kernel {
         mounts.map(|(id, mount)| self.entry(*id, mount)).collect()
     }
 
+    /// Of the table, the last mount at exactly this path.
+    pub(super) fn visible_at(&self, target: &HostPath) -> Option<MountEntry> {
+        let mut mounts = self.mounts.iter().rev().filter(|(id, _)| **id != ROOT_MOUNT);
+        let (id, mount) = mounts.find(|(_, mount)| mount.target == *target)?;
+        Some(self.entry(*id, mount))
+    }
+
     fn entry(&self, id: MountId, mount: &Mount) -> MountEntry {
         let view = self.view(id);
         let (source, root, fs) = match (&mount.node, &self.super_of(id).device) {
