@@ -30,6 +30,9 @@ impl Cluster {
                 self.watchers.entry(*kind).or_default().push(id);
             }
         }
+        if process.shells.iter().any(|s| s.hears_heartbeats()) {
+            self.heartbeats.listeners.push(id);
+        }
         self.processes.push(process);
         id
     }

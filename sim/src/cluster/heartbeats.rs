@@ -27,6 +27,8 @@ pub(super) struct Heartbeats {
     /// How often a lease is renewed.
     every: Duration,
     leases: BTreeMap<Arc<str>, Lease>,
+    /// The processes that watch leases.
+    pub listeners: Vec<ProcessId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,7 @@ impl Default for Heartbeats {
         Heartbeats {
             every: Duration::from_secs(10),
             leases: BTreeMap::new(),
+            listeners: Vec::new(),
         }
     }
 }
@@ -135,11 +138,8 @@ impl Cluster {
     }
 
     fn tell_heartbeats(&mut self, signal: &Signal) {
-        let hears = |at: &usize| self.processes[*at].shells.iter().any(|s| s.hears_heartbeats());
-        let listeners: Vec<usize> = (0..self.processes.len()).filter(hears).collect();
-        for at in listeners {
-            let id = ProcessId(u32::try_from(at).expect("fewer than four billion processes"));
-            self.signal(id, signal.clone());
+        for nth in 0..self.heartbeats.listeners.len() {
+            self.signal(self.heartbeats.listeners[nth], signal.clone());
         }
     }
 
