@@ -274,7 +274,7 @@ impl Cluster {
         &mut self,
         by: &Arc<str>,
         component: &str,
-        write: &Arc<Write>,
+        write: &Write,
     ) -> Result<crate::api::Written, crate::api::ApiError> {
         let now = self.now();
         // Nobody watches events: those of more than an hour ago go when the next write comes, not by a timer.
@@ -283,7 +283,7 @@ impl Cluster {
         let result = self.api.write(component, write, now);
         if self.trace.is_on() {
             let what = crate::trace::What::Write {
-                write: Arc::clone(write),
+                write: Arc::new(write.clone()),
                 before,
                 result: result.clone(),
             };

@@ -96,11 +96,10 @@ impl Cluster {
             let process = &self.processes[who.process.0 as usize];
             (Arc::clone(&process.name), Arc::clone(&process.components[shell]))
         };
-        let write = Arc::new(write.clone());
         let mut written = match fault {
-            Some(Fault::Conflict {}) => self.refuse_write(&name, &write, ApiError::stale(&write.target())),
-            Some(Fault::FailWrite {}) => self.refuse_write(&name, &write, ApiError::internal(ETCD)),
-            _ => self.write(&name, &component, &write),
+            Some(Fault::Conflict {}) => self.refuse_write(&name, write, ApiError::stale(&write.target())),
+            Some(Fault::FailWrite {}) => self.refuse_write(&name, write, ApiError::internal(ETCD)),
+            _ => self.write(&name, &component, write),
         };
         if written.is_ok() && write.target().kind == Kind::Node && write.subresource() == Some("status") {
             self.node_status_written(who.process);
@@ -116,10 +115,10 @@ impl Cluster {
     }
 
     /// A write that the API server does not do.
-    fn refuse_write(&mut self, by: &Arc<str>, write: &Arc<Write>, error: ApiError) -> Result<Written, ApiError> {
+    fn refuse_write(&mut self, by: &Arc<str>, write: &Write, error: ApiError) -> Result<Written, ApiError> {
         if self.trace.is_on() {
             let what = What::Write {
-                write: Arc::clone(write),
+                write: Arc::new(write.clone()),
                 before: self.stored(write),
                 result: Err(error.clone()),
             };
@@ -229,7 +228,6 @@ impl Cluster {
 
     pub(super) fn emit(&mut self, id: ProcessId, component: &str, write: Write) {
         let name = Arc::clone(&self.processes[id.0 as usize].name);
-        let write = Arc::new(write);
         // Events are best effort: a refusal is the recorder's to ignore, unless the event is gone.
         let Err(refusal) = self.write(&name, component, &write) else {
             return;
@@ -239,7 +237,7 @@ impl Cluster {
             .filter(|_| refusal.is_not_found())
             .and_then(|r| r.recreate(&write));
         if let Some(again) = again {
-            let _ = self.write(&name, component, &Arc::new(again));
+            let _ = self.write(&name, component, &again);
         }
     }
 }

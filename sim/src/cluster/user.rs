@@ -17,7 +17,7 @@ impl Cluster {
     /// What the API server answers.
     pub fn apply(&mut self, write: Write) -> Result<Written, ApiError> {
         let by: Arc<str> = Arc::from(USER);
-        self.write(&by, USER, &Arc::new(write))
+        self.write(&by, USER, &write)
     }
 
     /// Applies a manifest as `kubectl apply` does: creates the object, or merges what is written into the one that is there.

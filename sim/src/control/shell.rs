@@ -17,8 +17,6 @@ use super::effect::{Effect, Outcome};
 pub struct Request {
     /// Names it within its shell.
     pub token: u64,
-    /// The object it is about, by the key's `Display`.
-    pub subject: String,
     /// The effect.
     pub effect: Arc<Effect>,
 }
@@ -142,7 +140,6 @@ impl<C: Controller> Shell<C> {
             let effect = Arc::new(effect);
             out.requests.push(Request {
                 token,
-                subject: key.to_string(),
                 effect: Arc::clone(&effect),
             });
             self.active.insert(token, (key, effect));
