@@ -5,6 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{EventSeries, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::runtime::Time;
@@ -35,9 +37,14 @@ pub(super) fn apply(object: &mut Object, edit: &Edit, part: Part, now: Now) -> R
             Ok(true)
         }
         Edit::Merge(patch) => {
-            let mut json = object.to_json();
-            json_patch::merge(&mut json, patch);
-            *object = read_back(object, json)?;
+            *object = match merge_parts(object, patch) {
+                Some(merged) => merged,
+                None => {
+                    let mut json = object.to_json();
+                    json_patch::merge(&mut json, patch);
+                    read_back(object, json)?
+                }
+            };
             Ok(true)
         }
         Edit::Json(patch) => {
@@ -101,6 +108,40 @@ fn belongs(object: &Object, edit: &Edit, part: Part) -> Result<(), ApiError> {
 
 fn misdirected(object: &Object, edit: &Edit, went_to: &str) -> ApiError {
     ApiError::bad_request(format!("{edit:?} was sent to {went_to}: {}", object.to_ref()))
+}
+
+/// Applies a merge patch of metadata, or of an attachment's status, to that part alone: the rest of the object takes no way through JSON. `None` for any
+/// other patch and for one that is refused: the whole object's way says why.
+fn merge_parts(object: &Object, patch: &Value) -> Option<Object> {
+    let mut merged = object.clone();
+    for (part, patch) in patch.as_object()? {
+        match (part.as_str(), &mut merged) {
+            ("metadata", merged) => {
+                let (old, new) = (object.meta(), merge_part(object.meta(), patch)?);
+                let kept = (&old.name, &old.namespace, &old.uid, &old.resource_version);
+                if kept != (&new.name, &new.namespace, &new.uid, &new.resource_version) {
+                    return None;
+                }
+                *merged.meta_mut() = new;
+            }
+            ("status", Object::VolumeAttachment(merged)) => {
+                let new = merge_part(&merged.status, patch)?;
+                Arc::make_mut(merged).status = new;
+            }
+            _ => return None,
+        }
+    }
+    Some(merged)
+}
+
+fn merge_part<T: Serialize + DeserializeOwned>(part: &T, patch: &Value) -> Option<T> {
+    let mut json = serde_json::to_value(part).ok()?;
+    json_patch::merge(&mut json, patch);
+    let merged: T = serde_json::from_value(json.clone()).ok()?;
+    let understood = serde_json::to_value(&merged).ok()?;
+    json_patch::first_unknown(&json, &understood, "")
+        .is_none()
+        .then_some(merged)
 }
 
 fn read_back(object: &Object, json: Value) -> Result<Object, ApiError> {

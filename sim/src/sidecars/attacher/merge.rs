@@ -6,20 +6,35 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::storage::v1::VolumeAttachment;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::api::{Edit, Kind, ObjKey, ObjectRef, Patch, Write};
 
 /// A patch of an attachment, or of its status.
 pub fn patch(from: &Arc<VolumeAttachment>, to: &VolumeAttachment, status: bool) -> Write {
-    let json =
-        |attachment: &VolumeAttachment| serde_json::to_value(attachment).expect("Kubernetes types always serialise");
     let target = ObjectRef::new(Kind::VolumeAttachment, ObjKey::of(&from.metadata));
-    let edits = vec![Edit::Merge(difference(&json(from), &json(to)))];
+    let mut body = Map::new();
+    compare(&mut body, "metadata", &from.metadata, &to.metadata);
+    compare(&mut body, "spec", &from.spec, &to.spec);
+    compare(&mut body, "status", &from.status, &to.status);
+    let edits = vec![Edit::Merge(Value::Object(body))];
     Write::Patch(Patch {
         status,
         ..Patch::new(target, edits)
     })
+}
+
+/// Adds to a patch what differs in one part of the object. A part that is the same is not even serialised.
+fn compare<T: Serialize + PartialEq>(patch: &mut Map<String, Value>, name: &str, from: &T, to: &T) {
+    if from == to {
+        return;
+    }
+    let json = |part: &T| serde_json::to_value(part).expect("Kubernetes types always serialise");
+    let (from, to) = (json(from), json(to));
+    if from != to {
+        patch.insert(name.to_owned(), difference(&from, &to));
+    }
 }
 
 /// The merge patch (RFC 7386) that makes `to` of `from`.
