@@ -113,7 +113,7 @@ impl Mount {
         }
         let (job, paths) = (&self.job, view.kubelet.paths());
         let left = job.deadline.since(view.now);
-        let parent = paths.pod_volume(&job.pod.uid, &job.spec.name);
+        let parent = || paths.pod_volume(&job.pod.uid, &job.spec.name);
         match self.step {
             Step::Check => Effect::Note("check"),
             Step::Attachment | Step::StageContext | Step::PublishContext => job.read_attachment(view.kubelet),
@@ -129,10 +129,10 @@ impl Mount {
             Step::Stage => csi_client::call(&job.spec.driver, job.stage_request(paths), left),
             Step::DeviceMounted => Effect::Note("device mounted"),
             Step::PublishClient => Effect::Note("set up"),
-            Step::TargetDir => Effect::Machine(MachineOp::MakeDirs(parent)),
+            Step::TargetDir => Effect::Machine(MachineOp::MakeDirs(parent())),
             Step::PublishSecret => get::<Secret>(&job.publish_secret().expect("skipped without a secret")),
             Step::PublishRecord => Effect::Machine(MachineOp::WriteFile(
-                record_in(&parent),
+                record_in(&parent()),
                 VolumeRecord::of_target(&job.spec, &view.kubelet.node).encode(),
             )),
             Step::Publish => csi_client::call(&job.spec.driver, job.publish_request(view), left),

@@ -56,9 +56,11 @@ impl Unmount {
     /// What next.
     pub fn decide(&self, view: &View<'_>) -> Effect {
         let paths = view.kubelet.paths();
-        let directory = paths.pod_volume(&self.pod.uid, &self.spec.name);
         match self.step {
-            Step::Record => Effect::Machine(MachineOp::ReadFile(record_in(&directory))),
+            Step::Record => {
+                let directory = paths.pod_volume(&self.pod.uid, &self.spec.name);
+                Effect::Machine(MachineOp::ReadFile(record_in(&directory)))
+            }
             Step::Client => Effect::Note("tear down"),
             Step::Call => {
                 let request = csi::NodeUnpublishVolumeRequest {
