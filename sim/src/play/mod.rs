@@ -235,10 +235,11 @@ impl Player<'_> {
         let mut complaints: Vec<String> = injections
             .map(|injection| format!("{injection} never struck"))
             .collect();
-        let met = sites(self.cluster.trace());
+        let mut met = None;
         for Strike { at, fault } in self.cluster.pending_strikes() {
+            let met = met.get_or_insert_with(|| sites(self.cluster.trace()));
             let near =
-                nearest_site(at, &met).map_or(String::new(), |near| format!("; the nearest that was met: `{near}`"));
+                nearest_site(at, met).map_or(String::new(), |near| format!("; the nearest that was met: `{near}`"));
             complaints.push(format!("the {} at `{at}` never struck{near}", fault.kind()));
         }
         self.failures
