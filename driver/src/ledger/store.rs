@@ -133,3 +133,31 @@ fn is_unborn(disk: &Disk) -> Result<bool, LedgerError> {
     disk.set_len(0).map_err(LedgerError::Disk)?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::StorageBackend as _;
+    use redb::backends::InMemoryBackend;
+
+    use super::{KEPT_COMMITS, write};
+    use crate::ledger::tables::{ALL, Row};
+    use crate::runtime::Disk;
+
+    #[test]
+    fn pages_that_commits_replace_are_used_again() {
+        let disk = Disk::new(InMemoryBackend::new());
+        let mut open = None;
+        let mut commit = |nth: u32| {
+            let row = Row {
+                table: ALL[0],
+                key: format!("volume {}", nth % 5),
+                value: Some(vec![0; 300]),
+            };
+            write(&disk, &mut open, &[row]).unwrap();
+            disk.len().unwrap()
+        };
+        let early = (0..10 * KEPT_COMMITS).map(&mut commit).max();
+        let late = (0..100 * KEPT_COMMITS).map(&mut commit).max();
+        assert_eq!(early, late);
+    }
+}
