@@ -335,3 +335,61 @@ fn apply_spec(object: &mut Object, edit: &Edit, (clock, now): Now) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeError};
+    use serde_json::json;
+
+    use super::{Object, json_patch, merge_parts, read_back};
+
+    fn attachment() -> Object {
+        let mut attachment = VolumeAttachment::default();
+        let meta = &mut attachment.metadata;
+        (meta.name, meta.uid) = (Some("csi-1".into()), Some("u1".into()));
+        meta.resource_version = Some("7".into());
+        meta.finalizers = Some(vec!["a/b".into()]);
+        attachment.spec.node_name = "n1".into();
+        attachment.status.get_or_insert_default().attach_error = Some(VolumeError {
+            message: Some("m".into()),
+            ..VolumeError::default()
+        });
+        Object::new(attachment)
+    }
+
+    #[test]
+    fn a_part_merged_alone_is_what_the_whole_objects_way_gives() {
+        let object = attachment();
+        for (patch, alone) in [
+            (json!({}), true),
+            (
+                json!({"metadata": {"annotations": {"k": "v"}, "finalizers": null}}),
+                true,
+            ),
+            (json!({"metadata": {"finalizers": ["a/b", "c/d"]}}), true),
+            (json!({"metadata": {"uid": "u1", "resourceVersion": "7"}}), true),
+            (json!({"status": {"attached": true, "attachError": null}}), true),
+            (json!({"status": {"attachError": {"message": "n"}}}), true),
+            (json!({"status": null}), true),
+            (
+                json!({"metadata": {"labels": {"a": "b"}}, "status": {"attached": true}}),
+                true,
+            ),
+            (json!({"metadata": {"uid": "u2"}}), false),
+            (json!({"metadata": {"name": "other"}}), false),
+            (json!({"metadata": {"labels": 1}}), false),
+            (json!({"metadata": {"typo": 1}}), false),
+            (json!({"status": {"typo": 1}}), false),
+            (json!({"spec": {"nodeName": "n2"}}), false),
+            (json!([]), false),
+        ] {
+            let merged = merge_parts(&object, &patch);
+            assert_eq!(merged.is_some(), alone, "{patch}");
+            let mut json = object.to_json();
+            json_patch::merge(&mut json, &patch);
+            if let Some(merged) = merged {
+                assert_eq!(merged, read_back(&object, json).unwrap(), "{patch}");
+            }
+        }
+    }
+}
