@@ -16,17 +16,17 @@ impl Cluster {
     pub fn add_process(&mut self, spec: ProcessSpec) -> ProcessId {
         let id = ProcessId(u32::try_from(self.processes.len()).expect("fewer than four billion processes"));
         let lane = self.board.lane(&spec.name);
-        let process = Process::new(spec, lane);
+        let process = Process::new(spec, lane, &self.chance);
         self.names.insert(Arc::clone(&process.name), id);
         if process.node_bound {
             let node = process.node.clone().expect("a node-bound process has a node");
             self.node_watchers.insert(node, id);
             // Kinds other than its own pods and its own node come to it like to everybody.
-            for kind in process.kinds.iter().filter(|k| !matches!(k, Kind::Pod | Kind::Node)) {
+            for kind in process.kinds.keys().filter(|k| !matches!(k, Kind::Pod | Kind::Node)) {
                 self.watchers.entry(*kind).or_default().push(id);
             }
         } else {
-            for kind in &process.kinds {
+            for kind in process.kinds.keys() {
                 self.watchers.entry(*kind).or_default().push(id);
             }
         }
@@ -156,7 +156,7 @@ impl Cluster {
         let process = &mut self.processes[who.process.0 as usize];
         process.liveness = Liveness::Running;
         let bound_to = if process.node_bound { process.node.clone() } else { None };
-        let kinds = process.kinds.clone();
+        let kinds: Vec<Kind> = process.kinds.keys().copied().collect();
         let hears = process.shells.iter().any(|s| s.hears_heartbeats());
         let leases = if hears { self.found_heartbeats() } else { Vec::new() };
         let mut lists: Vec<(Kind, Vec<Object>)> = Vec::new();
@@ -238,9 +238,7 @@ impl Cluster {
         if process.liveness != Liveness::Running {
             return;
         }
-        let delay = self
-            .latency
-            .watch(&self.chance, &process.name, change.object.kind(), now);
+        let delay = self.latency.watch(process.kinds[&change.object.kind()], now);
         let who = Who {
             process: id,
             incarnation: process.incarnation,

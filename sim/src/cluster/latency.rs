@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::api::Kind;
-use crate::runtime::{Chance, Time};
+use crate::runtime::{Chance, Draws, Time};
 
 /// Typical durations.
 #[derive(Clone, Debug)]
@@ -58,20 +58,24 @@ impl Default for Latency {
 const GRID: Duration = Duration::from_millis(5);
 
 impl Latency {
-    /// How long after a write at `now` a process sees changes of this kind.
+    /// What makes the deliveries of a kind to a process early or late.
+    pub fn jitter(chance: &Chance, process: &str, kind: Kind) -> Draws {
+        chance.draws(&["watch", process, kind.short()])
+    }
+
+    /// How long after a write at `now` a process sees changes of a kind.
     ///
     /// A continuous function of time that never falls faster than time passes: deliveries of a kind keep their order by themselves, and no object's
     /// delivery depends on what else was written.
-    pub fn watch(&self, chance: &Chance, process: &str, kind: Kind, now: Time) -> Duration {
+    pub fn watch(&self, jitter: Draws, now: Time) -> Duration {
         debug_assert!(
             self.watch_spread < GRID,
             "a delay that falls faster than time passes reorders deliveries"
         );
         let grid = u64::try_from(GRID.as_nanos()).expect("a few milliseconds");
         let (cell, into) = (now.0 / grid, (now.0 % grid) as f64 / grid as f64);
-        let name = ["watch", process, kind.short()];
         let level = |cell: u64| {
-            let u = chance.unit(&name, cell);
+            let u = jitter.unit(cell);
             u * u * u
         };
         self.watch_min
@@ -89,8 +93,8 @@ mod tests {
 
     #[test]
     fn deliveries_of_a_kind_keep_their_order() {
-        let (latency, chance) = (Latency::default(), Chance::new(3));
-        let due = |at: u64| Time(at) + latency.watch(&chance, "p", Kind::Pod, Time(at));
+        let (latency, jitter) = (Latency::default(), Latency::jitter(&Chance::new(3), "p", Kind::Pod));
+        let due = |at: u64| Time(at) + latency.watch(jitter, Time(at));
         let dues: Vec<Time> = (0..20_000).map(|n| due(n * 10_000)).collect();
         assert!(dues.is_sorted());
     }

@@ -1,12 +1,14 @@
 //! One Kubernetes process of the tank: its informers, its controllers, and what it forgets when it dies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{Bucket, Cache, Clock, Delta, EventRecord, Index, Kind, Recorder, Write};
 use crate::control::AnyShell;
-use crate::runtime::{Lane, Tasks, Ticket, Time};
+use crate::runtime::{Chance, Draws, Lane, Tasks, Ticket, Time};
+
+use super::latency::Latency;
 
 /// Names a process within its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +55,8 @@ pub(super) struct Process {
     pub shells: Vec<Box<dyn AnyShell>>,
     /// What each shell waits for.
     pub turns: Vec<Turn>,
-    pub kinds: BTreeSet<Kind>,
+    /// The kinds it watches, and what makes their deliveries early or late.
+    pub kinds: BTreeMap<Kind, Draws>,
     pub cache: Cache,
     pub recorders: BTreeMap<Arc<str>, Recorder>,
     pub throttle: Option<(f64, u32)>,
@@ -88,10 +91,12 @@ impl Turn {
 }
 
 impl Process {
-    pub fn new(spec: ProcessSpec, lane: Lane) -> Process {
+    pub fn new(spec: ProcessSpec, lane: Lane, chance: &Chance) -> Process {
         let own = |s: &dyn AnyShell| Arc::from(s.component().unwrap_or_else(|| spec.component.clone()));
         let components = spec.shells.iter().map(|s| own(&**s)).collect();
-        let kinds = spec.shells.iter().flat_map(|s| s.kinds().iter().copied()).collect();
+        let kinds = spec.shells.iter().flat_map(|s| s.kinds().iter().copied());
+        let kinds = kinds.map(|kind| (kind, Latency::jitter(chance, &spec.name, kind)));
+        let kinds = kinds.collect();
         Process {
             recorders: BTreeMap::new(),
             name: spec.name,

@@ -15,5 +15,5 @@ mod time;
 pub use agenda::{Agenda, Lane, Ticket};
 pub use board::{Board, Entry, Turn};
 pub use exec::{Tasks, run, settle};
-pub use rng::{Chance, fold};
+pub use rng::{Chance, Draws, fold};
 pub use time::Time;

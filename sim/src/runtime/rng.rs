@@ -28,19 +28,36 @@ impl Chance {
     ///
     /// Cheap enough for the latency of every delivery; it depends on its arguments only.
     pub fn unit(&self, name: &[&str], nth: u64) -> f64 {
+        self.draws(name).unit(nth)
+    }
+
+    /// All draws for `name`: for who draws often.
+    pub fn draws(&self, name: &[&str]) -> Draws {
         let mut hash = Fold::new(&self.key);
         for part in name {
             hash.bytes(part.as_bytes());
             hash.word(0xff);
         }
-        hash.word(nth);
-        (hash.finish() >> 11) as f64 / (1u64 << 53) as f64
+        Draws(hash)
     }
 
     /// One draw below `bound` for `name` and its `nth` occasion.
     pub fn below(&self, bound: u64, name: &[&str], nth: u64) -> u64 {
         assert!(bound > 0, "a draw needs something to choose from");
         (self.unit(name, nth) * bound as f64) as u64
+    }
+}
+
+/// What one name draws, occasion by occasion.
+#[derive(Clone, Copy, Debug)]
+pub struct Draws(Fold);
+
+impl Draws {
+    /// As [`Chance::unit`].
+    pub fn unit(self, nth: u64) -> f64 {
+        let mut hash = self.0;
+        hash.word(nth);
+        (hash.finish() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -59,6 +76,7 @@ pub fn fold(seed: u128, parts: &[&str]) -> u128 {
 }
 
 /// A 64-bit mixing hash (the finaliser of SplitMix64 over 8-byte words), pinned here so that no library can change it.
+#[derive(Clone, Copy, Debug)]
 struct Fold(u64);
 
 impl Fold {
