@@ -104,7 +104,7 @@ quirks! {
     /// A volume is deleted although a node has it.
     DeleteCutsOffUsers = "delete-cuts-off-users", "K10";
     /// A volume that cannot be looked up is taken for deleted.
-    UnreachableMeansGone = "unreachable-means-gone", "S06";
+    UnreachableMeansGone = "unreachable-means-gone", "D11";
     /// The list of volumes names no nodes.
     ListForgetsNodes = "list-forgets-nodes", "S23";
     /// The volumes that a node has when its driver starts are taken off its limit.

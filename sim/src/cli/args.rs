@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use super::explore::ExploreArgs;
 use super::merge::MergeArgs;
+use super::mutants::MutantsArgs;
 use super::replay::ReplayArgs;
 use crate::mutants::{self, Mutant};
 use crate::scenario::nearest;
@@ -41,6 +42,8 @@ pub(super) enum Command {
     Conform(Box<super::conform::ConformArgs>),
     /// Look for the storm that breaks a promise: many runs with faults, shrunk to the few that matter.
     Explore(ExploreArgs),
+    /// Hunt the known bugs that can be planted: does the tank notice each?
+    Mutants(MutantsArgs),
     /// Show a violation again: from a replay file or from a token.
     Replay(ReplayArgs),
     /// Join the reports of the shards of a campaign.

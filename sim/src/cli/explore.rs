@@ -31,7 +31,7 @@ Examples:
   wavetank explore scenarios/ --seeds 10000 --out found          more, and replay files of what is found
   wavetank explore scenarios/ --time 10m --keep-going            as many as fit into ten minutes
   wavetank explore scenarios/ --seeds 100000 --shard 3/8 --out s3    the third of eight parts; `wavetank merge s*/report.json` joins them
-  wavetank explore scenarios/ --mutant delete-forgets                does the tank notice this bug?
+  wavetank explore scenarios/ --mutant clone-retry-refused              does the tank notice this bug?
   wavetank explore scenarios/attach/multi-attach.yaml --strategy pairs --seeds 5000
 
 A storm is a run in which faults strike; then everything heals, and the promises must hold. The first violation of each promise is shrunk and told. Numbers of runs, strategy

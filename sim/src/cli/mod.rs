@@ -8,6 +8,7 @@ mod conform;
 mod explore;
 mod found;
 mod merge;
+mod mutants;
 mod play;
 mod progress;
 mod replay;
@@ -81,6 +82,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
         Command::Run(args) => play::run(args, drivers, &mut streams),
         Command::Sites(args) => sites::sites(args, drivers, &mut streams),
         Command::Conform(args) => conform::conform(args, &mut streams),
+        Command::Mutants(args) => mutants::mutants(args, &mut streams),
         Command::Explore(args) => explore::explore(args, drivers, &mut streams),
         Command::Replay(args) => replay::replay(args, drivers, &mut streams),
         Command::Merge(args) => merge::merge(args, &mut streams),

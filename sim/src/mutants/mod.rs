@@ -4,6 +4,7 @@
 //! modelled on, which pattern of bugs it belongs to, and in which scenarios of the library its effect can be seen.
 
 mod catalogue;
+pub mod matrix;
 mod wrong;
 
 use wavetank_driver::Quirk;
