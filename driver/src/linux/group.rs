@@ -38,12 +38,12 @@ pub(super) fn give(path: &HostPath, group: u32) -> HostResult<()> {
         give_below(&root, found.st_dev, group)?;
         change(&root, &found, group)
     });
-    given.map_err(|error| errors::host("giving the file system to its group", error))
+    given.map_err(|error| errors::host(&format!("changing what is in {path}"), error))
 }
 
 /// Everything below a directory. As many directories are open as the tree is deep.
 fn give_below(root: &OwnedFd, device: u64, group: u32) -> rustix::io::Result<()> {
-    let mut open = vec![Dir::read_from(root)?];
+    let mut open = vec![entries(root)?];
     while let Some(directory) = open.last_mut() {
         let Some(entry) = directory.read() else {
             open.pop();
@@ -65,10 +65,15 @@ fn give_below(root: &OwnedFd, device: u64, group: u32) -> rustix::io::Result<()>
         }
         change(&fd, &found, group)?;
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-            open.push(Dir::read_from(&fd)?);
+            open.push(entries(&fd)?);
         }
     }
     Ok(())
+}
+
+fn entries(directory: &OwnedFd) -> rustix::io::Result<Dir> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Dir::new(rustix::fs::openat(directory, ".", flags, Mode::empty())?)
 }
 
 /// Changing the owner takes the set-id bits of programs away, so the mode comes second.

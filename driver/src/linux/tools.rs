@@ -1,12 +1,13 @@
 //! External tools: run with arguments, an empty environment and a deadline; what they say when they fail is kept.
 
 use std::io::{ErrorKind, Read, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 
 use super::errors;
 use crate::host::{HostError, HostErrorKind, HostResult};
@@ -67,6 +68,7 @@ pub(super) fn run_with(tool: &str, arguments: &[&str], input: Option<&[u8]>) -> 
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    die_together(&mut command);
     let mut child = command.spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => HostError::new(HostErrorKind::Unsupported, format!("{tool} is not installed")),
         _ => errors::host(&format!("running {tool}"), error),
@@ -93,6 +95,18 @@ pub(super) fn run_with(tool: &str, arguments: &[&str], input: Option<&[u8]>) -> 
         status: status.code(),
         said,
     })
+}
+
+/// A tool ends with the driver: one that outlived it would go on writing to a device that the next life takes for its own.
+#[expect(
+    unsafe_code,
+    reason = "what runs between fork and exec is one system call that touches no memory"
+)]
+fn die_together(command: &mut Command) {
+    // SAFETY: prctl(2) may be called between fork and exec; nothing is allocated and no lock is taken.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
 }
 
 /// Waits until the tool has ended; `false` if the deadline passed.

@@ -11,6 +11,7 @@ use wavetank_proto::csi::v1::identity_server::Identity as _;
 use wavetank_proto::csi::v1::node_server::Node as _;
 
 use super::calls::*;
+use super::disk::Loss;
 use super::encrypted::encrypted;
 use super::rig::{Crash, Rig, World};
 use crate::config::Config;
@@ -170,9 +171,9 @@ enum Caller {
 
 /// What dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dies {
+pub(super) enum Dies {
     Process,
-    Machine,
+    Machine(Loss),
 }
 
 /// Starts the driver again until it starts: it may die while it recovers, too.
@@ -180,7 +181,7 @@ async fn restart(rig: &mut Rig, dies: Dies) -> Driver {
     rig.crash_at(None);
     match dies {
         Dies::Process => rig.kill(),
-        Dies::Machine => rig.power_cut(),
+        Dies::Machine(loss) => rig.power_cut(loss),
     }
     let driver = rig.start().await;
     assert_settled(rig, &driver);
@@ -370,6 +371,117 @@ impl Driver {
     }
 }
 
+/// What the disk leaves of unsynced writes: every prefix that matters, halves, and writes out of order.
+const LOSSES: [Loss; 7] = [
+    Loss::Keep(1),
+    Loss::Keep(usize::MAX),
+    Loss::Tear(0),
+    Loss::Tear(1),
+    Loss::Tear(2),
+    Loss::Skip(0),
+    Loss::Skip(1),
+];
+
+/// The power fails around every single operation of the ledger's disk, and the disk forgets, keeps, tears and reorders.
+#[tokio::test(start_paused = true)]
+async fn whatever_the_disk_leaves_of_unsynced_writes_the_ledger_is_whole() {
+    let config = Config::default();
+    let (steps, answers) = play(&config, None, Caller::Persists, Dies::Process, &[]).await;
+    let mut cut = 0;
+    for (at, name) in (1_u64..).zip(&steps) {
+        if !name.starts_with("disk") {
+            continue;
+        }
+        // Each point meets two of them, each of them every fourth point.
+        for loss in LOSSES.into_iter().cycle().skip(cut % LOSSES.len()).take(2) {
+            let caller = if cut % 2 == 0 {
+                Caller::Persists
+            } else {
+                Caller::GivesUp
+            };
+            play(&config, Some(Crash(at)), caller, Dies::Machine(loss), &answers).await;
+            cut += 1;
+        }
+    }
+    assert!(cut > 300, "{cut}");
+}
+
+/// A full disk refuses what is new, loses nothing, and takes what is new again once there is room.
+#[tokio::test(start_paused = true)]
+async fn a_full_ledger_disk_refuses_and_forgets_nothing() {
+    let mut rig = Rig::new(Config::default());
+    let mut driver = rig.start().await;
+    bring_to_pod(&rig, &driver, "v").await;
+    rig.platter.lock().unwrap().room = 1;
+    let mut made = Vec::new();
+    let mut refused = 0;
+    for nth in 0..4000 {
+        let name = format!("w{nth}");
+        match call!(driver.controller.create_volume(create(&name))) {
+            Ok(_) => made.push(name),
+            Err(status) => {
+                assert_eq!(status.code(), tonic::Code::Internal, "{status:?}");
+                refused += 1;
+            }
+        }
+        if refused == 3 {
+            break;
+        }
+    }
+    assert_eq!(refused, 3, "the disk was never full: {} volumes", made.len());
+    for dies in [Dies::Process, Dies::Machine(Loss::Tear(0))] {
+        driver = restart(&mut rig, dies).await;
+        let listed = call!(driver.controller.list_volumes(Default::default())).unwrap();
+        assert_eq!(listed.entries.len(), made.len() + 1);
+    }
+    rig.platter.lock().unwrap().room = 0;
+    call!(driver.controller.create_volume(create("late"))).unwrap();
+    for name in made.iter().map(String::as_str).chain(["late"]) {
+        call!(driver.controller.delete_volume(delete(name))).unwrap();
+    }
+    tear_down(&rig, &driver, "v").await;
+    assert_eq!(rig.leftovers(), Vec::<String>::new());
+    assert!(driver.is_forgetful());
+}
+
+/// A full pool refuses creation and growth; the process dies at any point of that, and nothing is taken or left over.
+#[tokio::test(start_paused = true)]
+async fn a_full_pool_refuses_and_a_crash_there_leaves_nothing() {
+    for at in 1.. {
+        let mut rig = Rig::new(Config::default());
+        let mut driver = rig.start().await;
+        call!(driver.controller.create_volume(create("v"))).unwrap();
+        let room = std::mem::take(&mut rig.world.lock().unwrap().room);
+        let none = room.keys().map(|place| (place.clone(), 0)).collect();
+        rig.world.lock().unwrap().room = none;
+        rig.crash_at(Some(Crash(at)));
+        let made = call!(driver.controller.create_volume(create("w")));
+        let grow = || controller_expand("v", 2 * GI);
+        let grown = call!(driver.controller.controller_expand_volume(grow()));
+        let is_over = !rig.has_crashed();
+        rig.crash_at(None);
+        if is_over {
+            assert_eq!(code(made), tonic::Code::ResourceExhausted);
+            assert_eq!(code(grown), tonic::Code::ResourceExhausted);
+        } else {
+            driver = restart(&mut rig, Dies::Machine(Loss::All)).await;
+        }
+        assert_eq!(rig.world.lock().unwrap().volumes.len(), 1, "{at}");
+        rig.world.lock().unwrap().room = room;
+        let grown = call!(driver.controller.controller_expand_volume(grow())).unwrap();
+        assert_eq!(grown.capacity_bytes, 2 * GI);
+        call!(driver.controller.create_volume(create("w"))).unwrap();
+        for name in ["v", "w"] {
+            call!(driver.controller.delete_volume(delete(name))).unwrap();
+        }
+        assert_eq!(rig.leftovers(), Vec::<String>::new(), "{at}");
+        if is_over {
+            assert!(at > 10, "{at}");
+            break;
+        }
+    }
+}
+
 async fn crash_everywhere(config: &Config, caller: Caller, dies: Dies) {
     let (steps, answers) = play(config, None, caller, dies, &[]).await;
     assert!(steps.len() > 100, "the script is long: {}", steps.len());
@@ -390,8 +502,8 @@ async fn a_caller_who_gives_up_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reboot_at_any_point_is_survived() {
-    crash_everywhere(&Config::default(), Caller::Persists, Dies::Machine).await;
-    crash_everywhere(&Config::default(), Caller::GivesUp, Dies::Machine).await;
+    crash_everywhere(&Config::default(), Caller::Persists, Dies::Machine(Loss::All)).await;
+    crash_everywhere(&Config::default(), Caller::GivesUp, Dies::Machine(Loss::All)).await;
 }
 
 /// Wherever it dies, no mapping and no half-made layer stays, and the volume can be used.
@@ -399,7 +511,7 @@ async fn a_reboot_at_any_point_is_survived() {
 async fn an_encrypted_volume_survives_a_crash_at_any_point() {
     crash_everywhere(&encrypted(), Caller::Persists, Dies::Process).await;
     crash_everywhere(&encrypted(), Caller::GivesUp, Dies::Process).await;
-    crash_everywhere(&encrypted(), Caller::Persists, Dies::Machine).await;
+    crash_everywhere(&encrypted(), Caller::Persists, Dies::Machine(Loss::All)).await;
 }
 
 /// The second life dies too, while it settles what the first left.

@@ -1,4 +1,4 @@
-//! A disk in memory that loses what was not synced when the process dies.
+//! A disk in memory that loses what was not synced when the process dies: all of it, or so much, or in halves.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -6,6 +6,19 @@ use std::sync::{Arc, Mutex};
 use redb::StorageBackend;
 
 use super::rig::{Life, When};
+
+/// What is left of the changes that were not synced, oldest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Loss {
+    #[default]
+    All,
+    /// The first so many survive.
+    Keep(usize),
+    /// The first so many survive, and half of the next.
+    Tear(usize),
+    /// All survive except this one: the disk wrote in another order.
+    Skip(usize),
+}
 
 /// What the process believes to be on the platter, and how to take back what it never synced.
 #[derive(Debug, Default)]
@@ -21,14 +34,45 @@ pub(super) struct Platter {
     pub(super) fails: bool,
     /// The operation that fails, once.
     pub(super) fails_at: Option<u64>,
+    /// Bytes that fit on it; 0: any number.
+    pub(super) room: usize,
+    /// The most changes that were ever waiting for a sync.
+    pub(super) most_unsynced: usize,
 }
 
 impl Platter {
-    /// The process died: unsynced changes are gone.
-    pub(super) fn power_cut(&mut self) {
-        while let Some((offset, before, len)) = self.unsynced.pop() {
-            self.bytes.resize(len, 0);
-            self.bytes[offset..offset + before.len()].copy_from_slice(&before);
+    /// The process died: unsynced changes are gone, as far as `loss` says.
+    pub(super) fn power_cut(&mut self, loss: Loss) {
+        let written = self.bytes.clone();
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let stays = |nth: usize| match loss {
+            Loss::All => false,
+            Loss::Keep(count) | Loss::Tear(count) => nth < count,
+            Loss::Skip(lost) => nth != lost,
+        };
+        // What a later change wrote over stays: only the bytes that nothing newer covers are taken back.
+        let mut newer: Vec<(usize, usize)> = Vec::new();
+        for (nth, (offset, before, len)) in unsynced.iter().enumerate().rev() {
+            if stays(nth) {
+                newer.push((*offset, *offset + before.len()));
+                continue;
+            }
+            if newer.is_empty() {
+                self.bytes.resize(*len, 0);
+            }
+            let torn = if loss == Loss::Tear(nth) { before.len() / 2 } else { 0 };
+            for (at, old) in before.iter().enumerate().skip(torn) {
+                let place = offset + at;
+                let is_newer = newer.iter().any(|(from, to)| (*from..*to).contains(&place));
+                if let (false, Some(byte)) = (is_newer, self.bytes.get_mut(place)) {
+                    *byte = *old;
+                }
+            }
+            for place in *offset..*offset + torn {
+                if let (Some(byte), Some(new)) = (self.bytes.get_mut(place), written.get(place)) {
+                    *byte = *new;
+                }
+            }
         }
     }
 
@@ -37,6 +81,7 @@ impl Platter {
         let place = &mut self.bytes[offset..offset + data.len()];
         self.unsynced.push((offset, place.to_vec(), len));
         place.copy_from_slice(data);
+        self.most_unsynced = self.most_unsynced.max(self.unsynced.len());
     }
 
     fn set_len(&mut self, new: usize) {
@@ -102,6 +147,13 @@ impl StorageBackend for FakeDisk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        let is_full = {
+            let platter = self.platter.lock().unwrap();
+            platter.room > 0 && len as usize > platter.room.max(platter.bytes.len())
+        };
+        if is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.act("disk set_len", |platter| platter.set_len(len as usize))
     }
 

@@ -8,6 +8,7 @@ mod encrypted;
 mod groups;
 mod lifecycle;
 mod machine;
+mod modes;
 mod node_refusals;
 mod pool;
 mod quirks;

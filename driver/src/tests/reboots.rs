@@ -4,6 +4,7 @@ use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::node_server::Node as _;
 
 use super::calls::*;
+use super::disk::Loss;
 use super::rig::Rig;
 use crate::config::Config;
 use crate::host::Probe;
@@ -13,7 +14,7 @@ async fn after_a_reboot_a_volume_is_staged_and_published_anew_without_formatting
     let mut rig = Rig::new(Config::default());
     let driver = rig.start().await;
     bring_to_pod(&rig, &driver, "v").await;
-    rig.power_cut();
+    rig.power_cut(Loss::All);
     let driver = rig.start().await;
     call!(driver.node.node_stage_volume(stage("v"))).unwrap();
     call!(driver.node.node_publish_volume(publish("v", TARGET))).unwrap();
@@ -28,7 +29,7 @@ async fn after_a_reboot_publishing_without_staging_is_refused() {
     let mut rig = Rig::new(Config::default());
     let driver = rig.start().await;
     bring_to_pod(&rig, &driver, "v").await;
-    rig.power_cut();
+    rig.power_cut(Loss::All);
     let driver = rig.start().await;
     let early = call!(driver.node.node_publish_volume(publish("v", TARGET)));
     assert_eq!(code(early), tonic::Code::FailedPrecondition);
@@ -41,7 +42,7 @@ async fn an_inline_volume_keeps_its_bytes_over_a_reboot() {
     let mut rig = Rig::new(Config::default());
     let driver = rig.start().await;
     call!(driver.node.node_publish_volume(ephemeral("csi-1", TARGET))).unwrap();
-    rig.power_cut();
+    rig.power_cut(Loss::All);
     let driver = rig.start().await;
     assert!(rig.world.lock().unwrap().volumes.contains_key(&"csi-1".into()));
     call!(driver.node.node_publish_volume(ephemeral("csi-1", TARGET))).unwrap();
@@ -50,7 +51,7 @@ async fn an_inline_volume_keeps_its_bytes_over_a_reboot() {
         assert_eq!((world.formatted, world.mounts.len()), (1, 2));
         assert!(matches!(world.volumes[&"csi-1".into()].holds, Probe::FileSystem { .. }));
     }
-    rig.power_cut();
+    rig.power_cut(Loss::All);
     let driver = rig.start().await;
     let gone = csi::NodeUnpublishVolumeRequest {
         volume_id: "csi-1".to_owned(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::disk::{FakeDisk, Platter};
+use super::disk::{FakeDisk, Loss, Platter};
 use crate::config::Config;
 use crate::host::{HostError, HostErrorKind, HostResult, MountEntry, PathKind, Probe};
 use crate::key::Key;
@@ -228,13 +228,18 @@ impl Rig {
 
     /// Kills the process: nothing it still asks happens, and what it did not sync is lost.
     pub(super) fn kill(&mut self) {
+        self.lose(Loss::All);
+    }
+
+    /// Ends the process with so much of its unsynced writes on the disk.
+    pub(super) fn lose(&mut self, loss: Loss) {
         self.fate.lock().unwrap().alive = 0;
-        self.platter.lock().unwrap().power_cut();
+        self.platter.lock().unwrap().power_cut(loss);
     }
 
     /// Cuts the machine's power: mounts and devices are gone as well.
-    pub(super) fn power_cut(&mut self) {
-        self.kill();
+    pub(super) fn power_cut(&mut self, loss: Loss) {
+        self.lose(loss);
         let mut world = self.world.lock().unwrap();
         world.mounts.clear();
         world.devices.clear();

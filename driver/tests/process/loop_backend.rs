@@ -5,136 +5,11 @@
 use std::fs;
 use std::time::Duration;
 
-use super::rig::{Callers, Place, mount, size};
+use super::rig::{Callers, Place};
+use super::volume::{BYTES, MI, Volume, bytes_of, grow};
 use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
-
-const MI: i64 = 1 << 20;
-const BYTES: &[u8] = b"what the pod wrote and synced";
-
-/// Leaves the test if this user may not mount.
-macro_rules! needs_root {
-    () => {
-        if !rustix::process::geteuid().is_root() {
-            assert!(
-                std::env::var_os("WAVETANK_ROOT_TESTS").is_none(),
-                "these tests were demanded, and need root"
-            );
-            println!("NOT RUN: loop devices and mounts need root");
-            return;
-        }
-    };
-}
-
-/// The names of one volume and of the paths at which it is seen.
-struct Volume {
-    name: &'static str,
-    id: String,
-    stage: String,
-    target: String,
-    fs: &'static str,
-    size: i64,
-}
-
-impl Volume {
-    fn new(place: &Place, name: &'static str, fs: &'static str, size: i64) -> Self {
-        let pods = place.path("pods");
-        fs::create_dir_all(&pods).expect("a directory for targets");
-        Self {
-            name,
-            id: String::new(),
-            stage: place.text(&format!("stage-{name}")),
-            target: place.text(&format!("pods/{name}")),
-            fs,
-            size,
-        }
-    }
-
-    /// Creates it and brings it to its pod. Every step may have been done before.
-    async fn up(&mut self, calls: &mut Callers, source: Option<Type>) -> Result<(), Status> {
-        let create = csi::CreateVolumeRequest {
-            name: self.name.to_owned(),
-            capacity_range: size(self.size),
-            volume_capabilities: vec![mount(self.fs)],
-            volume_content_source: source.map(|source| csi::VolumeContentSource { r#type: Some(source) }),
-            ..Default::default()
-        };
-        let volume = calls.controller.create_volume(create).await?.into_inner().volume;
-        self.id = volume.expect("an answer has a volume").volume_id;
-        let attach = csi::ControllerPublishVolumeRequest {
-            volume_id: self.id.clone(),
-            node_id: "n1".to_owned(),
-            volume_capability: Some(mount(self.fs)),
-            ..Default::default()
-        };
-        let context = calls
-            .controller
-            .controller_publish_volume(attach)
-            .await?
-            .into_inner()
-            .publish_context;
-        fs::create_dir_all(&self.stage).expect("a staging directory");
-        let stage = csi::NodeStageVolumeRequest {
-            volume_id: self.id.clone(),
-            staging_target_path: self.stage.clone(),
-            volume_capability: Some(mount(self.fs)),
-            publish_context: context.clone(),
-            ..Default::default()
-        };
-        calls.node.node_stage_volume(stage).await?;
-        let publish = csi::NodePublishVolumeRequest {
-            volume_id: self.id.clone(),
-            staging_target_path: self.stage.clone(),
-            target_path: self.target.clone(),
-            volume_capability: Some(mount(self.fs)),
-            publish_context: context,
-            ..Default::default()
-        };
-        calls.node.node_publish_volume(publish).await?;
-        Ok(())
-    }
-
-    /// Takes it from its pod and deletes it. Every step may have been done before.
-    async fn down(&self, calls: &mut Callers) -> Result<(), Status> {
-        let (volume_id, target_path) = (self.id.clone(), self.target.clone());
-        let unpublish = csi::NodeUnpublishVolumeRequest { volume_id, target_path };
-        calls.node.node_unpublish_volume(unpublish).await?;
-        let unstage = csi::NodeUnstageVolumeRequest {
-            volume_id: self.id.clone(),
-            staging_target_path: self.stage.clone(),
-        };
-        calls.node.node_unstage_volume(unstage).await?;
-        let detach = csi::ControllerUnpublishVolumeRequest {
-            volume_id: self.id.clone(),
-            node_id: "n1".to_owned(),
-            ..Default::default()
-        };
-        calls.controller.controller_unpublish_volume(detach).await?;
-        let delete = csi::DeleteVolumeRequest {
-            volume_id: self.id.clone(),
-            ..Default::default()
-        };
-        calls.controller.delete_volume(delete).await?;
-        Ok(())
-    }
-
-    /// As a pod: writes and syncs, unless it did so before.
-    fn write(&self) {
-        let path = format!("{}/data", self.target);
-        if fs::read(&path).is_ok_and(|found| found == BYTES) {
-            return;
-        }
-        fs::write(&path, BYTES).expect("the pod writes");
-        fs::File::open(&path)
-            .and_then(|file| file.sync_all())
-            .expect("the pod syncs");
-    }
-
-    fn read(&self) -> Vec<u8> {
-        fs::read(format!("{}/data", self.target)).unwrap_or_default()
-    }
-}
 
 fn snapshot_of(volume: &Volume) -> csi::CreateSnapshotRequest {
     csi::CreateSnapshotRequest {
@@ -147,21 +22,6 @@ fn snapshot_of(volume: &Volume) -> csi::CreateSnapshotRequest {
 fn restore(snapshot_id: &str) -> Option<Type> {
     let snapshot_id = snapshot_id.to_owned();
     Some(Type::Snapshot(SnapshotSource { snapshot_id }))
-}
-
-async fn bytes_of(calls: &mut Callers, volume: &Volume) -> i64 {
-    let stats = csi::NodeGetVolumeStatsRequest {
-        volume_id: volume.id.clone(),
-        volume_path: volume.target.clone(),
-        ..Default::default()
-    };
-    let stats = calls
-        .node
-        .node_get_volume_stats(stats)
-        .await
-        .expect("statistics")
-        .into_inner();
-    stats.usage[0].total
 }
 
 /// Bytes go from a pod to a snapshot, a larger restore and a clone, and the volume grows under its pod.
@@ -217,37 +77,6 @@ async fn bytes_survive(fs: &'static str, small: i64) {
     assert_eq!(life.end().await, Some(0));
 }
 
-/// Growing ext4 while it is mounted needs a right that a container may lack, so only the others are grown here.
-async fn grow(calls: &mut Callers, volume: &Volume, to: i64) {
-    let before = bytes_of(calls, volume).await;
-    let expand = csi::ControllerExpandVolumeRequest {
-        volume_id: volume.id.clone(),
-        capacity_range: size(to),
-        ..Default::default()
-    };
-    let answer = calls
-        .controller
-        .controller_expand_volume(expand)
-        .await
-        .expect("the driver answers OK")
-        .into_inner();
-    assert_eq!((answer.capacity_bytes, answer.node_expansion_required), (to, true));
-    let expand = csi::NodeExpandVolumeRequest {
-        volume_id: volume.id.clone(),
-        volume_path: volume.target.clone(),
-        capacity_range: size(to),
-        ..Default::default()
-    };
-    for _ in 0..2 {
-        calls
-            .node
-            .node_expand_volume(expand.clone())
-            .await
-            .expect("the driver answers OK");
-    }
-    assert!(bytes_of(calls, volume).await > before);
-}
-
 #[tokio::test]
 async fn bytes_survive_on_ext4() {
     needs_root!();
@@ -258,6 +87,13 @@ async fn bytes_survive_on_ext4() {
 async fn bytes_survive_on_xfs() {
     needs_root!();
     bytes_survive("xfs", 320 * MI).await;
+}
+
+/// A clone has its source's UUID: kernels before 6.7 mount one btrfs of a UUID only.
+#[tokio::test]
+async fn bytes_survive_on_btrfs() {
+    needs_root!();
+    bytes_survive("btrfs", 128 * MI).await;
 }
 
 /// Everything up to bytes in a restored volume; every step may have been done before.
