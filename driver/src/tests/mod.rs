@@ -2,6 +2,7 @@
 
 mod calls;
 mod concurrency;
+mod costs;
 mod crashes;
 mod disk;
 mod encrypted;

@@ -39,6 +39,8 @@ struct Fate {
     crash: Option<Crash>,
     /// Operations that fail once, by name.
     failing: BTreeMap<String, Trouble>,
+    /// How long every operation takes.
+    slow: Duration,
     /// Operations that wait, by name.
     hanging: BTreeMap<String, Arc<Notify>>,
 }
@@ -87,7 +89,13 @@ impl Life {
 
     /// Waits if the operation is told to, and says how it is told to fail.
     pub(super) async fn trouble(&self, name: &str) -> Option<Trouble> {
-        let gate = self.fate.lock().unwrap().hanging.get(name).cloned();
+        let (gate, slow) = {
+            let fate = self.fate.lock().unwrap();
+            (fate.hanging.get(name).cloned(), fate.slow)
+        };
+        if slow > Duration::ZERO {
+            tokio::time::sleep(slow).await;
+        }
         if let Some(gate) = gate {
             gate.notified().await;
         }
@@ -265,6 +273,11 @@ impl Rig {
     /// Makes the next operation of that name fail.
     pub(super) fn fail(&self, name: &str, trouble: Trouble) {
         self.fate.lock().unwrap().failing.insert(name.to_owned(), trouble);
+    }
+
+    /// Makes every operation of pool and machine take so long.
+    pub(super) fn slow(&self, time: Duration) {
+        self.fate.lock().unwrap().slow = time;
     }
 
     /// Makes operations of that name wait until the handle is notified.
