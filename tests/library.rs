@@ -31,6 +31,7 @@ fn scenarios() -> PathBuf {
 }
 
 fn judge(scenario: &Scenario) -> Result<(), Failed> {
+    let mut never: Vec<String> = scenario.sometimes.iter().map(ToString::to_string).collect();
     for seed in SEEDS {
         let report = play(
             scenario,
@@ -42,8 +43,17 @@ fn judge(scenario: &Scenario) -> Result<(), Failed> {
         if !report.verdict.held() {
             let token = Token::new(scenario, seed);
             let command = format!("wavetank run scenarios/{}.yaml --token {token}", scenario.name);
-            return Err(format!("{:#?}\ntoken: {token}\nsee it with: {command}", report.verdict).into());
+            return Err(format!(
+                "{:#?}\n{:#?}\ntoken: {token}\nsee it with: {command}",
+                report.verdict, report.violations
+            )
+            .into());
         }
+        never.retain(|what| !report.sometimes.iter().any(|(seen, yes)| *yes && seen == what));
     }
-    Ok(())
+    if never.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("to be seen sometimes, and never was: {}", never.join(", ")).into())
+    }
 }

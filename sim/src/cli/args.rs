@@ -15,9 +15,9 @@ use crate::trace::{Follow, Token};
 
 /// What `--help` says below the options.
 const AFTER: &str = "\
-Exit status: 0 everything held; 1 an expectation failed or a pinned fault was not reached; 2 a safety promise was broken, 3 one of the calm; 4 the same run differed; \
-5 not judged; 64 usage or a scenario that cannot be read; \
-70 a bug of wavetank; 130 interrupted. Over several runs the worst wins.
+Exit status: 0 everything held; 1 an expectation failed, or a pinned fault or something that must be seen sometimes was not reached; \
+2 a promise of safety is broken; 3 one of the calm; 4 not deterministic; 5 not judged; 64 usage or a scenario that cannot be read; \
+70 a bug of wavetank; 130 interrupted. Over several runs the first present of 70, 2, 3, 4, 1, 5 wins.
 
 The same scenario, seed and version give the same trace, byte for byte, on every machine.";
 
@@ -52,6 +52,8 @@ pub(super) enum Command {
     Schema(SchemaArgs),
     /// Explain the signs of the trace.
     Legend,
+    /// List the promises that every run is held to.
+    Oracles,
 }
 
 /// Play scenarios: one with its trace, several with a line each.

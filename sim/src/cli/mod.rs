@@ -94,6 +94,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
             print(&mut streams, &format!("{schema:#}\n"))
         }
         Command::Legend => print(&mut streams, crate::trace::LEGEND),
+        Command::Oracles => print(&mut streams, &oracles()),
     };
     let done = done.and_then(|status| {
         streams.out.flush()?;
@@ -116,6 +117,22 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
 /// What the command would say.
 pub fn understands(words: &[String]) -> Result<(), String> {
     Args::try_parse_from(words).map(drop).map_err(|error| error.to_string())
+}
+
+/// Every promise: its name, when it must hold, what it says, and what says so.
+fn oracles() -> String {
+    let mut page = String::from(
+        "Every run is held to these promises (docs/oracles.md). Safety: at every moment. Calm: when all has settled.\n",
+    );
+    for promise in crate::oracles::promises() {
+        let season = match promise.season {
+            crate::oracles::Season::Safety => "safety",
+            crate::oracles::Season::Calm => "calm",
+        };
+        page.push_str(&format!("\n{:<20} {season:<7} {}\n", promise.name, promise.says));
+        page.push_str(&format!("{:28} source: {}\n", "", promise.source));
+    }
+    page
 }
 
 fn print(streams: &mut Streams, text: &str) -> Result<u8, Stop> {

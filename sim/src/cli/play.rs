@@ -77,6 +77,12 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
     if interrupted {
         return Ok(INTERRUPTED);
     }
+    for (scenario, what) in printer.never() {
+        writeln!(
+            streams.err,
+            "wavetank: {scenario}: {what} was to be seen sometimes, and never was"
+        )?;
+    }
     Ok(match printer.status() {
         0 if strangers => USAGE,
         status => status,
@@ -237,6 +243,7 @@ impl Plan {
                 Token::new(scenario, seed).mutant(mutant)
             }),
             verdict: Verdict::Held,
+            sometimes: Vec::new(),
             violations: Vec::new(),
             took: Duration::ZERO,
             digest: None,
@@ -247,6 +254,7 @@ impl Plan {
             let report = play::play(scenario, &options);
             outcome.verdict = report.verdict;
             outcome.took = report.took;
+            outcome.sometimes = report.sometimes;
             let told = report
                 .violations
                 .into_iter()

@@ -29,6 +29,8 @@ pub(super) struct Outcome {
     pub token: Token,
     /// Whether it held.
     pub verdict: Verdict,
+    /// What must be seen sometimes, and whether it was.
+    pub sometimes: Vec<(String, bool)>,
     /// The promises that were broken.
     pub violations: Vec<Told>,
     /// Virtual time that passed.
@@ -100,6 +102,8 @@ pub(super) struct Printer {
     width: usize,
     statuses: BTreeMap<u8, usize>,
     failed: Vec<Outcome>,
+    /// What must be seen sometimes, by scenario, and whether a run has seen it.
+    sometimes: BTreeMap<(String, String), bool>,
     /// How many runs never met an object that was to be followed.
     strangers: BTreeMap<String, (usize, Option<String>)>,
 }
@@ -115,6 +119,7 @@ impl Printer {
             width: names.map(|name| name.chars().count()).max().unwrap_or(0).min(60),
             statuses: BTreeMap::new(),
             failed: Vec::new(),
+            sometimes: BTreeMap::new(),
             strangers: BTreeMap::new(),
         }
     }
@@ -122,6 +127,9 @@ impl Printer {
     /// Prints one outcome.
     pub fn outcome(&mut self, out: &mut dyn Write, outcome: Outcome) -> io::Result<()> {
         *self.statuses.entry(outcome.verdict.status()).or_default() += 1;
+        for (what, seen) in &outcome.sometimes {
+            *self.sometimes.entry((outcome.name.clone(), what.clone())).or_default() |= seen;
+        }
         for (stranger, near) in &outcome.strangers {
             let entry = self.strangers.entry(stranger.clone()).or_insert((0, near.clone()));
             entry.0 += 1;
@@ -240,9 +248,16 @@ impl Printer {
         Ok(any)
     }
 
+    /// What was to be seen sometimes, and never was: scenario and condition.
+    pub fn never(&self) -> impl Iterator<Item = (&str, &str)> {
+        let never = self.sometimes.iter().filter(|(_, seen)| !**seen);
+        never.map(|((scenario, what), _)| (scenario.as_str(), what.as_str()))
+    }
+
     /// The exit status over all runs.
     pub fn status(&self) -> u8 {
-        worst(self.statuses.keys().copied())
+        let never = self.never().map(|_| 1).take(1);
+        worst(self.statuses.keys().copied().chain(never))
     }
 }
 

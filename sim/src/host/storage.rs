@@ -229,6 +229,12 @@ impl Storage {
         state.volumes.iter().map(|(id, v)| state.shown(id, v)).collect()
     }
 
+    /// One volume, for oracles.
+    pub fn volume(&self, id: &VolumeId) -> Option<PoolVolume> {
+        let state = self.state();
+        state.volumes.get(id).map(|volume| state.shown(id, volume))
+    }
+
     /// Every snapshot's handle, for oracles.
     pub fn snapshots(&self) -> Vec<SnapshotId> {
         self.state().snapshots.keys().cloned().collect()

@@ -115,6 +115,8 @@ pub struct Finding {
     pub expected: Option<Stamp>,
     /// What is there.
     pub found: Option<Cell>,
+    /// What should be there was written to the source of a copy, before it was made.
+    pub inherited: bool,
 }
 
 impl fmt::Display for Finding {
@@ -281,6 +283,9 @@ impl Witnesses {
                     block: place.1,
                     expected: history.and_then(History::latest).cloned(),
                     found: cell.cloned(),
+                    inherited: history
+                        .and_then(History::latest)
+                        .is_some_and(|stamp| stamp.origin.volume != *volume),
                 }),
             }
         }

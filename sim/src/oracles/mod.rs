@@ -3,13 +3,25 @@
 //! One file each, whose header says *Promise*, *Why*, *Source* and *Mutant*. Safety oracles look after every record of the trace; oracles of the calm look when
 //! the storm is over, everything is healed, and the run has had its time to settle.
 
+mod clone_equals_source;
+mod csi_by_the_cluster;
+pub mod data;
+mod driver_alive;
 mod facts;
+mod hot_loop;
+mod in_use;
+mod kubernetes_rules;
 mod leftovers;
+mod legal_answers;
+mod no_mkfs;
+mod ok_means_done;
 mod one_writer;
 mod order;
 mod panel;
 mod same_answer;
+mod secrets;
 mod settles;
+mod sizes;
 
 use std::fmt;
 
@@ -22,7 +34,7 @@ use crate::trace::{Lore, Record};
 
 pub use facts::{Driver, Facts, Open, State, Volume, Way, is_multi_node, node_of};
 pub use panel::{Panel, promises};
-pub use settles::unsettled;
+pub use settles::{settles_violation, unsettled};
 
 /// When a promise must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

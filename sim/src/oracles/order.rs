@@ -9,6 +9,8 @@
 //!
 //! *Mutant*: `detach-while-unstage-retries` (K03), `stage-overlaps-unstage` (K04).
 
+use wavetank_proto::csi::v1::NodePublishVolumeRequest;
+
 use super::{Facts, Oracle, Party, Promise, Season, State, View, Violation, Way};
 use crate::link::{Call, CsiRequest};
 use crate::trace::{Record, What};
@@ -109,6 +111,14 @@ fn out_of_order(process: &str, call: &Call, handle: &str, view: &View<'_>) -> Op
         }
         _ => None,
     }
+}
+
+/// Whether a volume lives and dies with its pod.
+pub(super) fn is_inline(request: &NodePublishVolumeRequest) -> bool {
+    request
+        .volume_context
+        .get(EPHEMERAL)
+        .is_some_and(|value| value == "true")
 }
 
 fn needs_attachment(driver: &str, view: &View<'_>) -> bool {

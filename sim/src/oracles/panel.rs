@@ -20,10 +20,22 @@ const REPORTS: usize = 8;
 fn all() -> Vec<Box<dyn Oracle>> {
     vec![
         Box::<super::one_writer::OneWriter>::default(),
-        Box::<super::order::Order>::default(),
+        Box::<super::data::DurableData>::default(),
+        Box::<super::no_mkfs::NoMkfs>::default(),
+        Box::<super::clone_equals_source::CloneEqualsSource>::default(),
+        Box::<super::in_use::InUse>::default(),
+        Box::<super::ok_means_done::OkMeansDone>::default(),
         Box::<super::same_answer::SameAnswer>::default(),
+        Box::<super::sizes::Sizes>::default(),
+        Box::<super::legal_answers::LegalAnswers>::default(),
+        Box::<super::secrets::NoSecrets>::default(),
+        Box::<super::order::Order>::default(),
+        Box::<super::csi_by_the_cluster::CsiByTheCluster>::default(),
+        Box::<super::kubernetes_rules::KubernetesRules>::default(),
         Box::<super::settles::Settles>::default(),
         Box::<super::leftovers::NoLeftovers>::default(),
+        Box::<super::hot_loop::NoHotLoop>::default(),
+        Box::<super::driver_alive::DriverAlive>::default(),
     ]
 }
 
@@ -125,16 +137,28 @@ impl Panel {
     /// The run has settled: what must be so at its end?
     pub fn settle(&mut self, cluster: &Cluster) {
         self.catch_up(cluster);
+        let (nth, at) = (cluster.trace().records().len(), cluster.now());
+        let facts = &self.facts;
         let view = View {
             cluster,
-            facts: &self.facts,
-            nth: cluster.trace().records().len(),
-            at: cluster.now(),
+            facts,
+            nth,
+            at,
         };
         for oracle in &mut self.oracles {
             oracle.settle(&view, &mut self.found);
         }
         self.sift();
+    }
+
+    /// What an oracle would see now.
+    pub fn view<'a>(&'a self, cluster: &'a Cluster) -> View<'a> {
+        View {
+            cluster,
+            facts: &self.facts,
+            nth: cluster.trace().records().len(),
+            at: cluster.now(),
+        }
     }
 
     /// Takes in a violation that was seen elsewhere: by a pod that read its volume.

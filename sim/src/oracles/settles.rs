@@ -44,6 +44,15 @@ impl Oracle for Settles {
     }
 }
 
+/// The violation of a goal that was not reached.
+pub fn settles_violation(view: &View<'_>, object: String, text: &str) -> Violation {
+    let blame = (
+        Party::Undefined,
+        "whoever made the last call about it: see the lines around",
+    );
+    view.broken(&PROMISE, blame, text.to_owned(), vec![object])
+}
+
 fn spelled(kind: Kind, key: &ObjKey) -> String {
     crate::api::ObjectRef::new(kind, key.clone()).to_string()
 }

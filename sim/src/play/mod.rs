@@ -20,19 +20,21 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api::ObjKey;
 use crate::cluster::{Cluster, Latency, PinnedBy};
 use crate::faults::{Chooser, Strike};
 use crate::link::Factory;
 use crate::mutants::Mutant;
 use crate::oracles::{Panel, Violation};
 use crate::runtime::{Time, run};
-use crate::scenario::{Scenario, Step};
+use crate::scenario::{Manifest, Scenario, Step};
 use crate::trace::{Secrets, Trace, nearest_site, sites};
 
 use books::Books;
+use season::Weather;
 
 pub use assemble::{assemble, boot};
-pub use machines::reference;
+pub use machines::{reference, reference_with};
 pub use verdict::{Failure, Verdict, worst};
 
 /// How a scenario is played.
@@ -85,6 +87,8 @@ pub struct Report {
     pub struck: Vec<Strike>,
     /// The promises that were broken, in order.
     pub violations: Vec<Violation>,
+    /// What the scenario says must be seen sometimes, and whether it was seen in this run.
+    pub sometimes: Vec<(String, bool)>,
 }
 
 /// One scenario being played.
@@ -94,6 +98,9 @@ struct Player<'a> {
     books: Books,
     panel: Panel,
     failures: Vec<Failure>,
+    weather: Weather,
+    /// Pods that the scenario wants now: where one is lost in a storm, its user makes it again.
+    wanted: BTreeMap<ObjKey, Manifest>,
 }
 
 /// Steps and expectations stop after this much virtual time in one wait.
@@ -125,9 +132,12 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             books,
             panel,
             failures: Vec::new(),
+            weather: Weather::of(&options),
+            wanted: BTreeMap::new(),
         };
         player.run(&options).await;
         let took = player.end().await.since(begin);
+        let sometimes = player.sometimes();
         let Player {
             cluster,
             failures,
@@ -154,6 +164,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             took,
             struck,
             violations,
+            sometimes,
         }
     })
 }
@@ -174,6 +185,10 @@ impl Player<'_> {
             return;
         }
         if !self.steps(pinned..scenario.steps.len(), options).await {
+            return;
+        }
+        if self.is_off_script() {
+            self.goals().await;
             return;
         }
         for (nth, expectation) in scenario.expect.iter().enumerate() {
@@ -201,6 +216,7 @@ impl Player<'_> {
     async fn manifests(&mut self) -> bool {
         for manifest in &self.scenario.manifests {
             self.books.catch_up(self.cluster.trace());
+            self.want(manifest);
             if let Err(error) = self.cluster.create_or_merge(manifest) {
                 let message = format!("{} was refused with {}: {}", manifest.target, error.code, error.message);
                 self.failures.push(Failure::new(manifest.place.as_ref(), message));
@@ -216,7 +232,14 @@ impl Player<'_> {
         let scenario = self.scenario;
         for nth in which {
             let step = &scenario.steps[nth];
-            let outcome = self.step(step).await;
+            let mut outcome = self.step(step).await;
+            if outcome.is_err() && self.is_off_script() {
+                self.in_spite_of_trouble(nth, step).await;
+                outcome = Ok(());
+            }
+            if self.weather != Weather::Fair && self.panel.is_unsafe() {
+                return false;
+            }
             if let Some(progress) = &options.progress {
                 progress(nth + 1, scenario.steps.len());
             }
@@ -244,6 +267,16 @@ impl Player<'_> {
         }
         self.failures
             .extend(complaints.into_iter().map(|text| Failure::new(None, text)));
+    }
+
+    /// What of the scenario's `sometimes` was seen.
+    fn sometimes(&mut self) -> Vec<(String, bool)> {
+        self.books.catch_up(self.cluster.trace());
+        let seen = |condition| judge::holds(&self.cluster, &self.books, condition).is_ok();
+        let conditions = self.scenario.sometimes.iter();
+        conditions
+            .map(|condition| (condition.to_string(), seen(condition)))
+            .collect()
     }
 
     fn now(&self) -> Time {

@@ -1,18 +1,25 @@
 //! The shape of a run: storm, healing, calm, and the look at whether all has settled.
 //!
 //! ```text
-//! steps ──────────────► expectations ──► settle ──► settled ──► a while ──► still so?
-//!   └ storm ─ heal ─ calm ┘
+//! fair    steps ─► expectations ─► settle ─► look
+//! storm   steps with faults ─ a wait is over, or the steps are done ─► heal everything ─► calm: the rest, the goals ─► settle ─► look
 //! ```
 //!
-//! What follows the scenario's own end stays in the trace only where a promise breaks there.
+//! In a storm a step that fails is no failure: everything is healed, and the step must come true in the calm. What a scenario expects is then a *goal* if
+//! it is a state that lasts (an object that is gone, bound, ready, so large); passing states, events and the number or order of calls are judged only
+//! where nothing but the scenario's own faults struck. A scenario that brings trouble of its own has no goals after a storm, because its trouble is
+//! healed with the rest; the promises hold for it all the same.
+//!
+//! What follows a scenario's own end stays in the trace only where a promise breaks there.
 
 use std::time::Duration;
 
-use super::Player;
+use super::{Options, Player};
+use crate::api::{Kind, ObjKey};
 use crate::cluster::Cluster;
-use crate::oracles::unsettled;
+use crate::oracles::{settles_violation, unsettled};
 use crate::runtime::Time;
+use crate::scenario::{Condition, DEFAULT_NAMESPACE, Expectation, Manifest, ObjectCondition, Step, Target};
 
 /// In the calm everything that is under way must be done after this much virtual time. The longest chain of Kubernetes' own clocks fits in: five minutes
 /// until pods of a lost node are evicted, six until its volumes are detached by force, and then one retry each of provisioner, attacher, resizer (capped
@@ -25,13 +32,164 @@ const STAYS: Duration = Duration::from_secs(3 * 60);
 /// How often it is asked whether all has settled.
 const LOOK: Duration = Duration::from_secs(15);
 
+/// Whether faults may strike that the scenario does not know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weather {
+    /// Only what the scenario itself says.
+    Fair,
+    /// A storm: more may strike at any time.
+    Storm,
+    /// The storm is over, and everything was healed.
+    Calm,
+}
+
+impl Weather {
+    pub fn of(options: &Options) -> Weather {
+        if options.storm.is_none() && options.strikes.is_empty() {
+            Weather::Fair
+        } else {
+            Weather::Storm
+        }
+    }
+}
+
 impl Player<'_> {
+    /// Whether something struck that the scenario does not know of.
+    pub(super) fn is_off_script(&self) -> bool {
+        self.weather == Weather::Calm || (self.weather == Weather::Storm && !self.cluster.struck().is_empty())
+    }
+
+    /// The storm is over.
+    fn heal_everything(&mut self) {
+        if self.weather == Weather::Storm {
+            self.weather = Weather::Calm;
+            self.cluster.heal_all();
+        }
+    }
+
+    /// A pod of the scenario.
+    pub(super) fn want(&mut self, manifest: &Manifest) {
+        if manifest.target.kind == Kind::Pod {
+            self.wanted.insert(manifest.target.key.clone(), manifest.clone());
+        }
+    }
+
+    /// The scenario deletes what may be one of its pods.
+    pub(super) fn want_no_longer(&mut self, target: &Target) {
+        match target.kind.0 {
+            Kind::Namespace => {
+                let name = target.name.as_deref().unwrap_or_default();
+                self.wanted.retain(|key, _| *key.namespace != *name);
+            }
+            _ => {
+                if let Some(key) = pod(target) {
+                    self.wanted.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Makes pods again that were lost: whoever made them wants them still.
+    fn tend(&mut self) {
+        let lost: Vec<Manifest> = self
+            .wanted
+            .iter()
+            .filter(|(key, _)| self.cluster.object(Kind::Pod, key).is_none())
+            .map(|(_, manifest)| manifest.clone())
+            .collect();
+        for manifest in lost {
+            // If it is refused now, it is tried again with the next look.
+            let _ = self.cluster.create_or_merge(&manifest);
+        }
+    }
+
+    /// A step failed in a storm: with everything healed it must come true, if it is of the lasting kind.
+    pub(super) async fn in_spite_of_trouble(&mut self, nth: usize, step: &Step) {
+        self.heal_everything();
+        let reached = match step {
+            Step::Wait(wait) if lasts(&wait.until) => self.comes_true(&wait.until).await,
+            Step::Delete(delete) if delete.wait.is_some() => {
+                let gone = ObjectCondition {
+                    gone: true,
+                    ..ObjectCondition::on(delete.target.clone())
+                };
+                self.comes_true(&Condition::Object(gone)).await
+            }
+            Step::Write(_) | Step::Verify(_) => self.again(step).await,
+            _ => Ok(()),
+        };
+        if let Err(why) = reached {
+            self.missed(&format!("step {} ({}) does not come true: {why}", nth + 1, step.verb()));
+        }
+    }
+
+    /// A goal that was not reached is a promise broken, unless the scenario's own trouble was healed away with the storm.
+    fn missed(&mut self, text: &str) {
+        if !self.scenario.steps.iter().any(brings_trouble) && !self.panel.is_unsafe() {
+            let view = self.panel.view(&self.cluster);
+            let violation = settles_violation(&view, self.scenario.name.clone(), text);
+            self.panel.accuse(violation);
+        }
+    }
+
+    /// Waits in the calm until a condition holds.
+    async fn comes_true(&mut self, condition: &Condition) -> Result<(), String> {
+        let until = self.now() + CALM;
+        loop {
+            self.tend();
+            match self.wait(condition, LOOK).await {
+                Ok(()) => return Ok(()),
+                Err(why) if self.now() >= until || self.panel.is_unsafe() => return Err(why),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Tries a step in the calm until it succeeds.
+    async fn again(&mut self, step: &Step) -> Result<(), String> {
+        let until = self.now() + CALM;
+        loop {
+            self.tend();
+            self.run_for(LOOK).await;
+            let done = match step {
+                Step::Write(write) => self.pod_write(write).await,
+                Step::Verify(verify) => self.pod_verify(verify).await,
+                _ => Ok(()),
+            };
+            match done {
+                Ok(()) => return Ok(()),
+                Err(why) if self.now() >= until || self.panel.is_unsafe() => return Err(why),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// After a storm: what lasts of what the scenario expects must come true.
+    pub(super) async fn goals(&mut self) {
+        self.heal_everything();
+        for expectation in &self.scenario.expect {
+            let condition = match expectation {
+                Expectation::Object(object) => Condition::Object(object.clone()),
+                Expectation::All(all) => Condition::All(all.clone()),
+                _ => continue,
+            };
+            if lasts(&condition)
+                && let Err(why) = self.comes_true(&condition).await
+            {
+                self.missed(&format!("what is expected does not come true: {why}"));
+            }
+        }
+    }
+
     /// The scenario has come to its end: lets everything settle and has the oracles of the calm look. Gives the time of the scenario's own end.
     pub(super) async fn end(&mut self) -> Time {
         self.panel.look(&self.cluster);
+        if self.weather == Weather::Storm && self.is_off_script() {
+            self.heal_everything();
+        }
         let (end, shown) = (self.now(), self.cluster.trace().records().len());
         let before = self.panel.violations().len();
-        if self.failures.is_empty() && !self.panel.is_unsafe() {
+        if self.failures.is_empty() && before == 0 {
             self.settle().await;
         }
         if self.panel.violations().len() == before {
@@ -43,13 +201,51 @@ impl Player<'_> {
     async fn settle(&mut self) {
         let until = self.now() + CALM;
         while self.now() < until && !is_settled(&self.cluster) {
+            if self.weather == Weather::Calm {
+                self.tend();
+            }
             self.run_for(LOOK).await;
         }
         self.run_for(STAYS).await;
+        self.look_at_data();
         self.panel.settle(&self.cluster);
     }
 }
 
 fn is_settled(cluster: &Cluster) -> bool {
     unsettled(cluster).is_empty() && cluster.strays().is_empty()
+}
+
+fn pod(target: &Target) -> Option<ObjKey> {
+    let name = target.name.as_deref().filter(|_| target.kind.0 == Kind::Pod)?;
+    Some(ObjKey::new(
+        target.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+        name,
+    ))
+}
+
+/// Whether a step is trouble by itself, and ends when everything is healed.
+fn brings_trouble(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Stop(_) | Step::Crash(_) | Step::Inject(_) | Step::Taint(_) | Step::Cordon(_) | Step::Heal(_)
+    ) || matches!(step, Step::Delete(delete) if delete.target.kind.0 == Kind::Node)
+}
+
+/// Whether a condition, once true, stays so until somebody wants it otherwise.
+fn lasts(condition: &Condition) -> bool {
+    match condition {
+        Condition::Call(_) => false,
+        Condition::All(all) => all.all.iter().all(lasts),
+        Condition::Object(object) => {
+            let phase = object.phase.as_deref();
+            object.event.is_none()
+                && object.condition.as_deref().is_none_or(|condition| condition == "Ready")
+                && phase.is_none_or(|phase| phase == "Bound" || phase == "Running")
+                && object
+                    .fields
+                    .keys()
+                    .all(|path| path.to_string().ends_with("capacity.storage}"))
+        }
+    }
 }

@@ -23,6 +23,7 @@ impl Player<'_> {
     /// Performs one step.
     pub(super) async fn step(&mut self, step: &Step) -> Outcome {
         self.books.catch_up(self.cluster.trace());
+        self.look_at_data();
         // What pods write and read is noted when it is known what came of it.
         if !matches!(step, Step::Write(_) | Step::Verify(_)) {
             self.cluster.note_step(self.local(step).headline());
@@ -62,6 +63,7 @@ impl Player<'_> {
         let mut refused: Option<ApiError> = None;
         for manifest in &apply.manifests {
             self.run_for(KUBECTL).await;
+            self.want(manifest);
             if let Err(error) = self.cluster.create_or_merge(manifest) {
                 refused = Some(error);
                 break;
@@ -91,6 +93,7 @@ impl Player<'_> {
 
     async fn delete(&mut self, delete: &Delete) -> Outcome {
         self.run_for(KUBECTL).await;
+        self.want_no_longer(&delete.target);
         let targets = self.targets(&delete.target)?;
         for target in &targets {
             let grace_seconds = if delete.force {

@@ -56,6 +56,7 @@ impl Builder {
                 manifests: Vec::new(),
                 steps: Vec::new(),
                 expect: Vec::new(),
+                sometimes: Vec::new(),
                 places: Places::default(),
             },
             mistakes: Vec::new(),
@@ -372,6 +373,12 @@ impl Builder {
     /// Something must be so now.
     pub fn expect_now(self, expectations: Vec<Expectation>) -> Builder {
         self.step(Step::Expect(expectations))
+    }
+
+    /// What must have been seen at least once over all seeds.
+    pub fn sometimes(mut self, condition: Condition) -> Builder {
+        self.scenario.sometimes.push(condition);
+        self
     }
 
     /// Any expectation for the end.

@@ -49,6 +49,51 @@ pub enum Condition {
     All(AllOf),
 }
 
+impl Condition {
+    /// Whether it asks only for what has happened so far: calls and events.
+    pub fn is_history(&self) -> bool {
+        match self {
+            Condition::Call(_) => true,
+            Condition::Object(object) => {
+                let event = ObjectCondition {
+                    event: object.event.clone(),
+                    ..ObjectCondition::on(object.target())
+                };
+                object.event.is_some() && *object == event
+            }
+            Condition::All(all) => all.all.iter().all(Condition::is_history),
+        }
+    }
+}
+
+/// As the subject of a sentence.
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Condition::Object(object) => match &object.event {
+                Some(event) => write!(f, "the event {} of {object}", event.like().reason),
+                None => write!(f, "{object}"),
+            },
+            Condition::Call(call) => {
+                let (least, _) = call.allowed();
+                write!(f, "{}", call.like())?;
+                if least > 1 {
+                    write!(f, " ({least} times)")
+                } else {
+                    Ok(())
+                }
+            }
+            Condition::All(all) => {
+                for (n, condition) in all.all.iter().enumerate() {
+                    let and = if n == 0 { "" } else { " and " };
+                    write!(f, "{and}{condition}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Several conditions, all at the same moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -147,17 +147,22 @@ fn within_bounds(what: &str, seen: u32, least: u32, most: u32) -> Result<(), Str
 }
 
 impl CallCondition {
+    /// What the call is like, whoever it goes to.
+    pub fn like(&self) -> CallLike {
+        CallLike {
+            call: self.call,
+            node: self.node.clone(),
+            claim: self.claim.clone(),
+            code: self.code,
+        }
+    }
+
     /// Whether the condition holds of the calls so far.
     ///
     /// # Errors
     /// How often the call was seen, as a sentence for the trace.
     pub fn judge(&self, calls: &[SeenCall]) -> Result<(), String> {
-        let like = CallLike {
-            call: self.call,
-            node: self.node.clone(),
-            claim: self.claim.clone(),
-            code: self.code,
-        };
+        let like = self.like();
         let to = |seen: &SeenCall| self.driver.as_ref().is_none_or(|driver| *driver == seen.driver);
         let seen = calls.iter().filter(|seen| to(seen) && like.fits(seen)).count();
         let (least, most) = self.allowed();

@@ -91,6 +91,9 @@ pub struct Scenario {
     /// What must be so when all steps are done.
     #[serde(default)]
     pub expect: Vec<Expectation>,
+    /// What must have been seen at least once over all seeds that are played: calls and events. Else nothing is proved by what holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sometimes: Vec<Condition>,
     /// Where it was written.
     #[serde(skip)]
     pub places: Places,

@@ -51,6 +51,16 @@ pub(crate) fn check(scenario: &mut Scenario) -> Vec<Wrong> {
     for (n, expectation) in scenario.expect.iter().enumerate() {
         refer.expectation(expectation, &format!("/expect/{n}"));
     }
+    for (n, condition) in scenario.sometimes.iter().enumerate() {
+        let path = format!("/sometimes/{n}");
+        refer.condition(condition, &path, false);
+        if !condition.is_history() {
+            refer.say(
+                &path,
+                "only calls and events can be asked for here: what was seen stays seen",
+            );
+        }
+    }
     if scenario.steps.is_empty() && scenario.expect.is_empty() {
         refer.say(
             "/because",

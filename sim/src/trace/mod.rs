@@ -36,7 +36,7 @@ use crate::runtime::Time;
 pub use follow::{Follow, strangers};
 pub use legend::LEGEND;
 pub use lore::Lore;
-pub use secrets::Secrets;
+pub use secrets::{Secrets, secrets_of};
 pub use sites::{Met, SiteBook, nearest_site, sites};
 pub use text::TextOptions;
 pub use token::{Storm, Token, TokenError, VERSION};

@@ -123,6 +123,12 @@ pub fn strip(json: &mut Json) {
     }
 }
 
+/// Shows every secret value that a request carries.
+pub fn secrets_of(request: &CsiRequest, show: &mut dyn FnMut(&str)) {
+    let values = of_request(request).into_iter().flatten();
+    values.for_each(|(_, value)| show(value));
+}
+
 /// The secrets of a request, for the requests that can carry any.
 pub fn of_request(request: &CsiRequest) -> Option<&BTreeMap<String, String>> {
     macro_rules! carriers {

@@ -1,0 +1,57 @@
+//! *Promise*: a driver that was stopped, killed or cut off starts again.
+//!
+//! *Why*: a driver that chokes on what it left behind itself needs a human at night.
+//!
+//! *Source*: `bugs.md` I11 crash-consistent; CSI v1.12, "Architecture": a plugin may be restarted at any time.
+//!
+//! *Mutant*: none of the catalogue fails to start; the unit test has a driver that does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Oracle, Party, Promise, Season, View, Violation};
+use crate::trace::{ProcessChange, Record, What};
+
+/// The promise.
+pub static PROMISE: Promise = Promise {
+    name: "driver-alive",
+    says: "a driver that was stopped or killed starts again",
+    season: Season::Calm,
+    source: "CSI v1.12, Plugin Lifecycle",
+};
+
+/// Judges [`PROMISE`].
+#[derive(Default)]
+pub(super) struct DriverAlive {
+    /// Processes that could not start, and what they said.
+    failed: BTreeMap<Arc<str>, String>,
+}
+
+impl Oracle for DriverAlive {
+    fn promise(&self) -> &'static Promise {
+        &PROMISE
+    }
+
+    fn look(&mut self, record: &Record, _: &View<'_>, _: &mut Vec<Violation>) {
+        match &record.what {
+            What::Process(ProcessChange::Failed(why)) => {
+                self.failed.insert(Arc::clone(&record.process), why.clone());
+            }
+            What::Process(ProcessChange::Started) => {
+                self.failed.remove(&record.process);
+            }
+            _ => {}
+        }
+    }
+
+    fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
+        for (process, why) in &self.failed {
+            let text = format!("{process} does not start: {why}");
+            let blame = (
+                Party::Driver,
+                "CSI v1.12, Plugin Lifecycle: a plugin may be restarted at any time",
+            );
+            found.push(view.broken(&PROMISE, blame, text, vec![process.to_string()]));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The oracles over the library: silent about the honest driver in storms, loud about a wrong one, and listed in the docs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wavetank_driver::Quirk;
+use wavetank_sim::faults::{Chooser, Meeting};
+use wavetank_sim::oracles::{Season, promises};
+use wavetank_sim::play::{Options, Report, play, reference_with};
+use wavetank_sim::runtime::Chance;
+use wavetank_sim::scenario::{Scenario, load, load_file};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn scenario(name: &str) -> Scenario {
+    load_file(&root().join(format!("scenarios/{name}.yaml"))).unwrap_or_else(|e| panic!("{}", e.render(120, false)))
+}
+
+/// Strikes now and then, with whatever the menu has.
+struct Dice {
+    chance: Chance,
+    rare: u64,
+    asked: u64,
+}
+
+impl Chooser for Dice {
+    fn choose(&mut self, meeting: &Meeting<'_>) -> Option<usize> {
+        self.asked += 1;
+        let strikes = self.chance.below(self.rare, &["strikes"], self.asked) == 0;
+        let places = u64::try_from(meeting.menu.len()).expect("menus are short");
+        strikes.then(|| usize::try_from(self.chance.below(places, &["which"], self.asked)).expect("menus are short"))
+    }
+}
+
+fn storm(seed: u64, rare: u64, quirk: Option<Quirk>) -> Options {
+    let dice = move || {
+        let chance = Chance::new(seed);
+        Box::new(Dice { chance, rare, asked: 0 }) as Box<dyn Chooser>
+    };
+    let wrong = |quirk| ("csi.wavetank.dev".to_owned(), reference_with(Some(quirk)));
+    Options {
+        seed,
+        storm: (rare > 0).then(|| Arc::new(dice) as _),
+        drivers: quirk.map(wrong).into_iter().collect(),
+        ..Options::default()
+    }
+}
+
+fn told(report: &Report) -> String {
+    let struck: Vec<String> = report.struck.iter().map(ToString::to_string).collect();
+    let found: Vec<String> = report
+        .violations
+        .iter()
+        .map(|v| {
+            format!(
+                "{} at {:?} #{}: {} (blame: {})",
+                v.promise.name, v.at, v.record, v.text, v.blame
+            )
+        })
+        .collect();
+    format!(
+        "{} seed {}\n  {}\n  failures: {:?}\n  struck:\n    {}",
+        report.scenario,
+        report.seed,
+        found.join("\n  "),
+        report.verdict.failures(),
+        struck.join("\n    ")
+    )
+}
+
+#[test]
+fn the_honest_driver_weathers_storms_over_the_library() {
+    let library = load(&root().join("scenarios")).unwrap_or_else(|e| panic!("{}", e.render(120, false)));
+    let mut alarms = Vec::new();
+    for scenario in &library {
+        for seed in seeds() {
+            let report = play(scenario, &storm(seed, 20 + 15 * (seed % 4), None));
+            if !report.verdict.held() {
+                alarms.push(told(&report));
+            }
+        }
+    }
+    assert!(alarms.is_empty(), "{} alarms:\n{}", alarms.len(), alarms.join("\n"));
+}
+
+/// The seeds of each scenario.
+fn seeds() -> std::ops::Range<u64> {
+    0..2
+}
+
+/// A wrong driver, a scenario without any fault or in storms, and the promise that it breaks there.
+const CAUGHT: &[(Quirk, &str, &str)] = &[
+    (Quirk::CloneAnswerDropsSource, "data/clone", "clone-equals-source"),
+    (
+        Quirk::PublishOkWithoutMount,
+        "data/moves-through-nodes",
+        "ok-means-done",
+    ),
+];
+
+/// The first promise of safety or calm that breaks within some storms, if any.
+fn broken(quirk: Quirk, scenario: &Scenario, storms: u64) -> BTreeSet<&'static str> {
+    let mut names = BTreeSet::new();
+    for seed in 0..storms {
+        let rare = if seed == 0 { 0 } else { 10 + 5 * (seed % 5) };
+        let report = play(scenario, &storm(seed, rare, Some(quirk)));
+        names.extend(report.violations.iter().map(|v| v.promise.name));
+        if !names.is_empty() && seed > 2 {
+            break;
+        }
+    }
+    names
+}
+
+#[test]
+fn wrong_drivers_break_the_promise_that_they_break() {
+    for (quirk, name, promise) in CAUGHT {
+        let names = broken(*quirk, &scenario(name), 60);
+        assert!(names.contains(promise), "{quirk} in {name}: {names:?}, not {promise}");
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_promise_and_no_other() {
+    let page = std::fs::read_to_string(root().join("docs/oracles.md")).expect("docs/oracles.md is there");
+    let listed: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name))
+        .collect();
+    let known: Vec<&str> = promises().iter().map(|promise| promise.name).collect();
+    assert_eq!(listed, known, "the table of docs/oracles.md");
+    for promise in promises() {
+        let season = match promise.season {
+            Season::Safety => "safety",
+            Season::Calm => "calm",
+        };
+        let row = format!("| `{}` | {season} | {} |", promise.name, promise.says);
+        assert!(page.contains(&row), "docs/oracles.md lacks the row\n{row}");
+    }
+}
