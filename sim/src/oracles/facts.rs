@@ -400,6 +400,14 @@ impl Facts {
 }
 
 impl Way {
+    /// Whether its node has it, as far as answers say: in a boot that is over nothing is staged or published any more.
+    pub fn is_used(&self, node: &str, cluster: &Cluster) -> bool {
+        let used = self.staged == State::Yes || !self.published.is_empty();
+        used && cluster
+            .machine(node)
+            .is_none_or(|machine| machine.boots() == self.boots)
+    }
+
     fn set(&mut self, request: &CsiRequest, state: State) {
         match request {
             CsiRequest::ControllerPublishVolume(_) | CsiRequest::ControllerUnpublishVolume(_) => self.attached = state,

@@ -87,7 +87,7 @@ fn deleted(driver: &str, handle: &str, view: &View<'_>) -> Option<Violation> {
     let used = volume
         .ways
         .iter()
-        .find(|(_, way)| way.attached == State::Yes || way.staged == State::Yes);
+        .find(|(node, way)| way.attached == State::Yes || way.is_used(node, view.cluster));
     let wrong = match used {
         Some((node, _)) => format!("is deleted although {node} has it"),
         None if volume.name.is_some() && !volume.delete_asked => {
@@ -111,7 +111,7 @@ fn cut_off(driver: &str, handle: &str, id: &str, view: &View<'_>) -> Option<Viol
     let node = facts.node(id);
     let way = facts.volume(handle)?.ways.get(node)?;
     let unasked = match facts.attaches {
-        Some(false) => way.staged == State::Yes,
+        Some(false) => way.staged == State::Yes && way.is_used(node, view.cluster),
         _ => way.attached == State::Yes && !way.detach_asked,
     };
     if !unasked || view.cluster.get::<Node>(&ObjKey::cluster(node)).is_none() {

@@ -22,6 +22,8 @@ mod same_answer;
 mod secrets;
 mod settles;
 mod sizes;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -34,7 +36,7 @@ use crate::trace::{Lore, Record};
 
 pub use facts::{Driver, Facts, Open, State, Volume, Way, is_multi_node, node_of};
 pub use panel::{Panel, promises};
-pub use settles::{settles_violation, unsettled};
+pub use settles::{settles_violation, unsettled, waits_for_another};
 
 /// When a promise must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -100,9 +100,8 @@ fn out_of_order(process: &str, call: &Call, handle: &str, view: &View<'_>) -> Op
             overlaps(facts, call, process, begun).then_some("while its staging or publishing is under way")
         }
         CsiRequest::ControllerUnpublishVolume(_) => {
-            let used = way.staged == State::Yes || !way.published.is_empty();
             let node = node.as_deref().unwrap_or_default();
-            (used && !may_be_forced(node, view)).then_some("while the node still has it")
+            (way.is_used(node, view.cluster) && !may_be_forced(node, view)).then_some("while the node still has it")
         }
         CsiRequest::DeleteVolume(_) => {
             let mut ways = facts.volume(&call.driver, handle)?.ways.values();

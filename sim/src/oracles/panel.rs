@@ -134,6 +134,20 @@ impl Panel {
         }
     }
 
+    /// Shows every oracle a deed that no storage system has seen.
+    #[cfg(test)]
+    pub(super) fn show(&mut self, cluster: &Cluster, driver: &str, deed: &crate::host::Deed) {
+        let view = View {
+            cluster,
+            facts: &self.facts,
+            nth: self.read,
+            at: cluster.now(),
+        };
+        for oracle in &mut self.oracles {
+            oracle.deed(driver, deed, &view, &mut self.found);
+        }
+    }
+
     /// The run has settled: what must be so at its end?
     pub fn settle(&mut self, cluster: &Cluster) {
         self.catch_up(cluster);

@@ -155,11 +155,24 @@ fn pods(cluster: &Cluster, found: &mut Vec<(String, String)>) {
         }
         let conditions = pod.status.iter().filter_map(|s| s.conditions.as_ref()).flatten();
         let ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
-        if !ready {
+        if !ready && !waits_for_another(cluster, pod) {
             let key = ObjKey::of(&pod.metadata);
             found.push((spelled(Kind::Pod, &key), format!("never becomes ready on {node}")));
         }
     }
+}
+
+/// Whether a pod waits for a volume that a pod on another node has.
+pub fn waits_for_another(cluster: &Cluster, pod: &Pod) -> bool {
+    let claims: Vec<_> = fields::pod_claims(pod).map(|claim| claim.claim.to_string()).collect();
+    let node = fields::pod_node(pod);
+    cluster.api().list::<Pod>().any(|other| {
+        let elsewhere = !fields::pod_node(other).is_empty() && fields::pod_node(other) != node;
+        elsewhere
+            && !fields::is_terminated(other)
+            && fields::namespace(&other.metadata) == fields::namespace(&pod.metadata)
+            && fields::pod_claims(other).any(|claim| claims.iter().any(|name| **name == *claim.claim))
+    })
 }
 
 fn attachments(cluster: &Cluster, found: &mut Vec<(String, String)>) {

@@ -15,9 +15,9 @@
 use std::time::Duration;
 
 use super::{Options, Player};
-use crate::api::{Kind, ObjKey};
+use crate::api::{Kind, ObjKey, Object};
 use crate::cluster::Cluster;
-use crate::oracles::{settles_violation, unsettled};
+use crate::oracles::{settles_violation, unsettled, waits_for_another};
 use crate::runtime::Time;
 use crate::scenario::{Condition, DEFAULT_NAMESPACE, Expectation, Manifest, ObjectCondition, Step, Target};
 
@@ -96,6 +96,11 @@ impl Player<'_> {
             .iter()
             .filter(|(key, _)| self.cluster.object(Kind::Pod, key).is_none())
             .map(|(_, manifest)| manifest.clone())
+            // Another pod of the scenario has taken over.
+            .filter(|manifest| match &manifest.object {
+                Object::Pod(pod) => !waits_for_another(&self.cluster, pod),
+                _ => false,
+            })
             .collect();
         for manifest in lost {
             // If it is refused now, it is tried again with the next look.
