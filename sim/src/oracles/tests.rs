@@ -15,7 +15,7 @@ use wavetank_proto::csi::v1::volume_capability::{AccessMode, AccessType, MountVo
 use super::{Panel, data};
 use crate::api::{Kind, ObjKey, Object, ObjectRef, Patch, Write, Written};
 use crate::cluster::{Cluster, Latency};
-use crate::host::{AtOnce, Backing, Cell, Deed, Fence, ModelPool, Origin, ReadBack, Stamp, Storage, StorageShape};
+use crate::host::{AtOnce, Backing, Deed, Fence, ModelPool, Origin, ReadBack, Stamp, Storage, StorageShape};
 use crate::host::{VolumeKey, Witnesses};
 use crate::link::{Call, CsiReply, CsiRequest, Socket};
 use crate::runtime::run;
@@ -97,7 +97,7 @@ impl Bench {
 
     async fn make(&self, id: &str) {
         let pool = ModelPool::new(self.storage.clone(), Fence::new(), Arc::new(AtOnce));
-        let made = pool.create(&NewVolume {
+        let new = NewVolume {
             id: VolumeId::from(id),
             size: Bytes(1 << 30),
             kind: "standard".into(),
@@ -107,8 +107,8 @@ impl Bench {
             shared_fs: None,
             encrypted: false,
             settings: BTreeMap::new(),
-        });
-        made.await.expect("there is room");
+        };
+        pool.create(&new).await.expect("there is room");
     }
 
     fn deed(&mut self, deed: &Deed) {
@@ -232,14 +232,7 @@ fn lost(source: &'static str) -> Vec<&'static str> {
             driver: DRIVER.into(),
             id: "v".into(),
         };
-        let report = witnesses.verify(
-            &v,
-            &ReadBack {
-                on,
-                found: Vec::<crate::host::Found>::new(),
-            },
-        );
-        let _ = |cell: Cell| cell;
+        let report = witnesses.verify(&v, &ReadBack { on, found: Vec::new() });
         let violation = data::broken("default/data", &report, &b.panel.view(&b.cluster)).expect("the block is lost");
         b.panel.accuse(violation);
         b
