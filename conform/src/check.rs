@@ -170,6 +170,8 @@ pub struct Exchange {
     pub answer: Result<Value, (tonic::Code, String)>,
     /// When, since the check began.
     pub at: Duration,
+    /// It was made to undo what the check did.
+    pub undoes: bool,
 }
 
 /// A check that was run.

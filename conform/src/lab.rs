@@ -101,6 +101,8 @@ struct State {
     books: Books,
     /// Directories and links that the lab made, in order: node and path.
     paths: Vec<(usize, String)>,
+    /// The check has ended, and is being undone.
+    undoing: bool,
 }
 
 impl Lab {
@@ -221,6 +223,7 @@ impl Lab {
                 Err(status) => Err((status.code(), status.message().to_owned())),
             },
             at: self.driver.now().saturating_sub(self.began),
+            undoes: self.state().undoing,
         };
         self.state().exchanges.push(exchange);
     }
@@ -533,6 +536,7 @@ impl Lab {
 
     /// Undoes what the check did, newest first, and looks for what stays on the machines.
     pub(crate) async fn clean_up(&self) -> Outcome {
+        self.state().undoing = true;
         let mut outcome = Ok(());
         for _ in 0..2 {
             outcome = Ok(());

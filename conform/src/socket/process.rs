@@ -15,7 +15,7 @@ use super::ReachError;
 /// How long a process may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(5);
 /// Bytes of a log that are shown.
-const TAIL: usize = 2000;
+const TAIL: usize = 16000;
 
 /// A command line with places for what differs from process to process.
 #[derive(Clone, Debug)]
@@ -186,7 +186,11 @@ impl Process {
         let status = self.child.as_mut()?.try_wait().ok().flatten()?;
         self.child = None;
         let said = self.said();
-        let last = said.lines().last().unwrap_or_default();
+        // A panic tells its reason first and its stack last.
+        let reason = said
+            .lines()
+            .find(|line| line.starts_with("panic") || line.contains("panicked at"));
+        let last = reason.or_else(|| said.lines().last()).unwrap_or_default();
         Some(if last.is_empty() {
             spell(status)
         } else {

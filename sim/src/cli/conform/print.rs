@@ -17,6 +17,8 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const WARN: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
+/// Calls that are shown of a check that went wrong.
+const CALLS: usize = 6;
 /// How wide lines become.
 const WIDTH: usize = 118;
 /// The number of the JSON lines' shape.
@@ -93,8 +95,10 @@ impl Printer {
         if !fine {
             explain(out, finding)?;
         }
-        if self.verbose || !fine {
-            calls(out, &finding.exchanges, if self.verbose { usize::MAX } else { 6 })?;
+        if self.verbose {
+            calls(out, &finding.exchanges.iter().collect::<Vec<_>>(), usize::MAX)?;
+        } else if !fine {
+            calls(out, &telling(finding), CALLS)?;
         }
         Ok(())
     }
@@ -217,14 +221,22 @@ fn wrapped(out: &mut dyn Write, head: &str, text: &str, style: Style) -> io::Res
     Ok(())
 }
 
+/// The calls that led to what is said: those that undo the check only if one of them went wrong.
+fn telling(finding: &Finding) -> Vec<&Exchange> {
+    let in_undoing = said(&finding.verdict).starts_with("while cleaning up");
+    let calls = finding.exchanges.iter();
+    calls.filter(|call| in_undoing || !call.undoes).collect()
+}
+
 /// The last calls of a check.
-fn calls(out: &mut dyn Write, exchanges: &[Exchange], most: usize) -> io::Result<()> {
+fn calls(out: &mut dyn Write, exchanges: &[&Exchange], most: usize) -> io::Result<()> {
     let hidden = exchanges.len().saturating_sub(most);
     if hidden > 0 {
         writeln!(out, "          {DIM}calls    {hidden} before these{DIM:#}")?;
     }
     for (nth, exchange) in exchanges.iter().enumerate().skip(hidden) {
         let head = if nth == 0 { "calls" } else { "" };
+        let request = short(&exchange.request);
         let (style, answer) = match &exchange.answer {
             Ok(answer) => (GOOD, format!("OK {}", short(answer))),
             Err((code, text)) => (WARN, format!("{} {text}", spell(*code))),
@@ -233,7 +245,7 @@ fn calls(out: &mut dyn Write, exchanges: &[Exchange], most: usize) -> io::Result
             out,
             "          {DIM}{head:<7}  {} {}{DIM:#}",
             exchange.method,
-            cut(&short(&exchange.request), 90)
+            cut(&request, 94 - exchange.method.len())
         )?;
         writeln!(
             out,
