@@ -420,6 +420,21 @@ impl<'a> Storm<'a> {
             // A driver that does not attach refuses.
             let _ = self.call(Side::Controller, request).await;
         }
+        self.undo_snapshots().await?;
+        for volume_id in volumes {
+            self.must(
+                Side::Controller,
+                csi::DeleteVolumeRequest {
+                    volume_id,
+                    ..Default::default()
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn undo_snapshots(&self) -> Result<(), Trouble> {
         let listed = self
             .call(Side::Controller, csi::ListSnapshotsRequest::default())
             .await
@@ -451,16 +466,6 @@ impl<'a> Storm<'a> {
                 )
                 .await?;
             }
-        }
-        for volume_id in volumes {
-            self.must(
-                Side::Controller,
-                csi::DeleteVolumeRequest {
-                    volume_id,
-                    ..Default::default()
-                },
-            )
-            .await?;
         }
         Ok(())
     }
