@@ -158,6 +158,6 @@ mod tests {
         };
         let early = (0..10 * KEPT_COMMITS).map(&mut commit).max();
         let late = (0..100 * KEPT_COMMITS).map(&mut commit).max();
-        assert_eq!(early, late);
+        assert!(late <= early, "{early:?} bytes at first, {late:?} later");
     }
 }
