@@ -107,7 +107,8 @@ impl Watch {
             let rate = rate(runs, elapsed);
             let digits = usize::from(rate < 10.0);
             format!(
-                "{runs} storms in {:.1} s, {rate:.digits$} a second",
+                "{runs} {} in {:.1} s, {rate:.digits$} a second",
+                if runs == 1 { "storm" } else { "storms" },
                 elapsed.as_secs_f64()
             )
         })

@@ -3,7 +3,7 @@
 //! ```yaml
 //! schema: 1
 //! promise: no-leftovers
-//! mutant: delete-forgets          # none for a bug of the honest driver
+//! mutant: delete-believes-backend # none for a bug of the honest driver
 //! strikes:
 //! - at: provisioner / DeleteVolume / pvc data / attempt 1 / before-reply
 //!   fault: {crash: {process: driver-controller}}
@@ -254,10 +254,7 @@ mod tests {
         for (text, part) in [
             ("schema: 1\npromise: a\nstrikse: []\nscenario: {}", "strikse"),
             ("because: a scenario", "schema"),
-            (
-                "schema: 1\npromise: a\nscenario: {because: x, stpes: []}",
-                "scenario in x.replay.yaml",
-            ),
+            ("schema: 1\npromise: a\nscenario: {because: x, stpes: []}", "stpes"),
             (
                 "schema: 1\npromise: a\nstrikes: [{at: nowhere, fault: {crash: {process: scheduler}}}]\nscenario: {because: x}",
                 "five parts",

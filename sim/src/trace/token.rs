@@ -1,7 +1,7 @@
 //! The token of a run: the text from which it is repeated.
 //!
 //! `wavetank/0.1.0/4f1c09be22d0a7e5/7`: version, digest of the scenario, seed. A storm adds who picked and what (`explore/picks.rs`), a wrong driver adds its name:
-//! `wavetank/0.1.0/4f1c09be22d0a7e5/7/storm=swarm:12+45.3/mutant=stage-forgets`. The link is the one in the process; another one would add its name, too. A token
+//! `wavetank/0.1.0/4f1c09be22d0a7e5/7/storm=swarm:12+45.3/mutant=clone-retry-refused`. The link is the one in the process; another one would add its name, too. A token
 //! repeats a trace byte for byte in its own version and is refused in every other.
 
 use std::fmt;
@@ -204,11 +204,11 @@ mod tests {
         let plain = Token::new(&scenario, 7);
         let picks = "12+45.3".parse().unwrap();
         let storm = plain.clone().storm(StrategyName::Swarm, picks);
-        let infected = storm.clone().mutant(Some("stage-forgets".into()));
+        let infected = storm.clone().mutant(Some("clone-retry-refused".into()));
         assert!(
             infected
                 .to_string()
-                .ends_with("/7/storm=swarm:12+45.3/mutant=stage-forgets")
+                .ends_with("/7/storm=swarm:12+45.3/mutant=clone-retry-refused")
         );
         let empty = plain.clone().storm(StrategyName::Single, "".parse().unwrap());
         for token in [plain, storm, infected, empty] {
