@@ -112,6 +112,12 @@ impl ApiError {
         ApiError::new(500, "InternalError", why.to_string())
     }
 
+    /// 503: what a client makes of a server that it cannot reach.
+    pub fn unavailable() -> ApiError {
+        let message = "the server is currently unable to handle the request";
+        ApiError::new(503, "ServiceUnavailable", message.into())
+    }
+
     /// 410 with reason `Expired`.
     pub fn is_expired(&self) -> bool {
         self.code == 410

@@ -36,7 +36,7 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Play scenarios: one with its trace, several with a line each.
     Run(RunArgs),
-    /// List the sites of a scenario: where a crash can be pinned (`crash: {at: …}`).
+    /// List the sites of a scenario: where a fault can be pinned (`strike: {at: …}`, `crash: {at: …}`).
     Sites(SitesArgs),
     /// Check a CSI driver against the specification: whichever it is, behind its socket.
     Conform(Box<super::conform::ConformArgs>),
@@ -160,6 +160,12 @@ pub(super) struct SitesArgs {
     /// The seed.
     #[arg(long, value_name = "N", value_parser = seed, default_value = "0")]
     pub seed: u64,
+    /// Below each site the faults of its menu, as `strike: {at: …, fault: …}` spells them.
+    #[arg(long)]
+    pub faults: bool,
+    /// The single operations of drivers, too: `after-op(k)`.
+    #[arg(long)]
+    pub operations: bool,
 }
 
 /// The most seeds of one command.

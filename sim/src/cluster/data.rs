@@ -53,12 +53,12 @@ impl Data {
     }
 
     /// A machine loses its power.
-    pub(super) fn crash(&mut self, machine: &Machine, now: crate::runtime::Time) {
+    pub(super) fn crash(&mut self, machine: &Machine, now: crate::runtime::Time, spared: super::nodes::Spared) {
         self.catch_up();
         let mut at_risk: Vec<String> = Vec::new();
-        machine.crash(now, &mut |volume, _| {
+        machine.crash(now, &mut |volume, writes| {
             at_risk.push(volume.to_owned());
-            crate::host::Loss::default()
+            spared.of(writes)
         });
         for handle in at_risk {
             for (driver, _) in &self.storages {

@@ -7,9 +7,12 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::process::{Liveness, Process, ProcessSpec, Turn};
 use super::{Cluster, Due, ProcessId, Who};
-use crate::api::{Change, Delta, Kind, ObjKey, Object};
+use crate::api::{Change, Delta, Kind, Object};
 use crate::control::{Outcome, Signal};
 use crate::trace::{ProcessChange, Record, What};
+
+/// How often a process that starts tries to reach an API server that cannot be reached.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Adds a process; it does not run until [`Cluster::start`].
@@ -153,26 +156,15 @@ impl Cluster {
             return;
         }
         let now = self.now();
+        if self.is_away(who.process) {
+            self.schedule(who, now + RETRY, Due::Synced(who));
+            return;
+        }
         let process = &mut self.processes[who.process.0 as usize];
         process.liveness = Liveness::Running;
-        let bound_to = if process.node_bound { process.node.clone() } else { None };
-        let kinds: Vec<Kind> = process.kinds.keys().copied().collect();
         let hears = process.shells.iter().any(|s| s.hears_heartbeats());
         let leases = if hears { self.found_heartbeats() } else { Vec::new() };
-        let mut lists: Vec<(Kind, Vec<Object>)> = Vec::new();
-        for kind in kinds {
-            let objects = match (&bound_to, kind) {
-                (Some(node), Kind::Pod) => self.pods_on(node),
-                (Some(node), Kind::Node) => self
-                    .api
-                    .object(Kind::Node, &ObjKey::cluster(Arc::clone(node)))
-                    .cloned()
-                    .into_iter()
-                    .collect(),
-                _ => self.api.objects(kind).cloned().collect(),
-            };
-            lists.push((kind, objects));
-        }
+        let lists = self.lists_of(who.process);
         let process = &mut self.processes[who.process.0 as usize];
         let mut deltas: Vec<Delta> = Vec::new();
         for (kind, objects) in lists {
@@ -196,7 +188,7 @@ impl Cluster {
         self.pump(who.process);
     }
 
-    fn pods_on(&self, node: &str) -> Vec<Object> {
+    pub(super) fn pods_on(&self, node: &str) -> Vec<Object> {
         let pods = self
             .api
             .list::<Pod>()
@@ -247,12 +239,15 @@ impl Cluster {
         self.board.at(lane, now + delay, Due::Deliver(who, Arc::clone(change)));
     }
 
-    pub(super) fn deliver(&mut self, who: Who, change: &Change) {
+    pub(super) fn deliver(&mut self, who: Who, change: &Arc<Change>) {
         if !self.is_current(who) {
             return;
         }
         let now = self.board.now();
         let process = &mut self.processes[who.process.0 as usize];
+        if Cluster::is_missed(process, change) {
+            return;
+        }
         let Some(delta) = process.cache.apply(change) else {
             return;
         };

@@ -7,8 +7,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tonic::{Code, Status};
-use tower::{Layer, util::BoxCloneService};
+use tower::{Layer, ServiceExt, util::BoxCloneService};
 
+use super::operations::{Behalf, Operations};
 use super::{Cluster, Due, ProcessId, Who};
 use crate::host::Fence;
 use crate::link::inproc::DISCONNECTED;
@@ -32,6 +33,8 @@ pub struct Launching {
     pub incarnation: u32,
     /// Frozen when this incarnation dies, before its tasks are dropped.
     pub fence: Fence,
+    /// Where its operations wait for their turn.
+    pub operations: Operations,
 }
 
 /// Answers calls without a driver: for tests of the cluster itself.
@@ -148,6 +151,7 @@ struct DriverProcess {
     state: DriverState,
     tasks: Option<Tasks>,
     fence: Fence,
+    operations: Option<Operations>,
 }
 
 impl DriverProcess {
@@ -223,6 +227,7 @@ impl Cluster {
                     state,
                     tasks: None,
                     fence: Fence::new(),
+                    operations: None,
                 });
                 self.drivers.seats.insert((driver, node), at);
             }
@@ -254,7 +259,7 @@ impl Cluster {
 
     /// The tamper for this call; the injection that gave it counts.
     fn tamper(&mut self, call: &Call, node: Option<&str>) -> Tamper {
-        if self.drivers.injections.is_empty() || self.storm.is_over() {
+        if self.drivers.injections.is_empty() || self.desk.storm().is_over() {
             return Tamper::Pass;
         }
         let claim = self.claim_of(&call.request);
@@ -319,6 +324,12 @@ impl Cluster {
             DriverState::Starting(_) | DriverState::Up(_) => {}
         }
         true
+    }
+
+    /// On whose behalf a driver process serves a call; nobody's where nothing can strike.
+    fn behalf(&self, call: u64, at: usize) -> Option<Behalf> {
+        let operations = self.drivers.processes[at].operations.clone()?;
+        self.desk.is_open().then_some(Behalf { operations, call })
     }
 
     fn driver_named(&self, name: &str) -> Option<&DriverProcess> {
@@ -423,12 +434,15 @@ impl Cluster {
         process.fence = Fence::new();
         let fence = process.fence.clone();
         let (incarnation, lane, board) = (process.incarnation, process.lane, Arc::clone(&self.board));
+        let operations = Operations::new(&process.name, lane, &board, &fence, &self.latency, &self.desk);
+        process.operations = Some(operations.clone());
         let launching = Launching {
             lane,
             board: Arc::clone(&board),
             tasks: tasks.clone(),
             incarnation,
             fence,
+            operations,
         };
         let starting = (process.launch)(launching);
         tasks.spawn(async move {
@@ -519,6 +533,13 @@ impl Cluster {
             clock: Arc::clone(&clock),
         }
         .layer(reads.layer(InProcess { tasks, services }));
+        let behalf = self.behalf(id, at);
+        let wire = wire.map_request(move |mut request: http::Request<tonic::body::Body>| {
+            if let Some(behalf) = &behalf {
+                request.extensions_mut().insert(behalf.clone());
+            }
+            request
+        });
         let wire: Wire = BoxCloneService::new(
             DeadlineLayer {
                 timeout: call.timeout,

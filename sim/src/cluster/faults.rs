@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use tonic::Status;
 
+use super::nodes::Spared;
 use super::process::Liveness;
 use super::{Cluster, Due};
 use crate::api::{ObjKey, fields};
@@ -54,15 +55,7 @@ impl Cluster {
 
     fn end_named(&mut self, name: &str, node: bool, change: &ProcessChange) -> Result<(), String> {
         if node {
-            let node = name.strip_prefix("node/").unwrap_or(name).to_owned();
-            for process in self.on_node(&node) {
-                self.stay_down(process);
-                self.end(process, change.clone());
-            }
-            for driver in self.drivers_on(&node) {
-                self.kill_driver(&driver);
-            }
-            self.crash_machine(&node);
+            self.end_node(name.strip_prefix("node/").unwrap_or(name), change, Spared::Nothing);
             return Ok(());
         }
         if let Some(process) = self.process(name) {
@@ -74,6 +67,23 @@ impl Cluster {
         } else {
             Err(format!("there is no process {name}"))
         }
+    }
+
+    /// A node loses its power, and the first half of what was not synced survives.
+    pub(super) fn cut_power(&mut self, node: &str, torn: bool) {
+        let spared = if torn { Spared::HalfTorn } else { Spared::Half };
+        self.end_node(node, &ProcessChange::Killed, spared);
+    }
+
+    fn end_node(&mut self, node: &str, change: &ProcessChange, spared: Spared) {
+        for process in self.on_node(node) {
+            self.stay_down(process);
+            self.end(process, change.clone());
+        }
+        for driver in self.drivers_on(node) {
+            self.kill_driver(&driver);
+        }
+        self.crash_machine(node, spared);
     }
 
     /// Starts a process (or the processes of a node) that is down.
@@ -115,7 +125,7 @@ impl Cluster {
         self.board.at(self.user, at, Due::StartNamed(name.to_owned(), node));
     }
 
-    fn on_node(&self, node: &str) -> Vec<super::ProcessId> {
+    pub(super) fn on_node(&self, node: &str) -> Vec<super::ProcessId> {
         let here = |id: &super::ProcessId| self.processes[id.0 as usize].node.as_deref() == Some(node);
         self.names.values().copied().filter(here).collect()
     }
@@ -138,7 +148,7 @@ impl Cluster {
     }
 }
 
-fn spelled(key: &ObjKey) -> String {
+pub(super) fn spelled(key: &ObjKey) -> String {
     if key.namespace.is_empty() || &*key.namespace == "default" {
         key.name.to_string()
     } else {

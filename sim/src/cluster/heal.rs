@@ -1,4 +1,5 @@
-//! The end of the storm: everything that a fault or a step of the scenario took away is given back, and nothing strikes any more.
+//! The end of the storm: everything that a fault or a step of the scenario took away is given back, and nothing strikes any more. What a user began to do
+//! again is done; a taint by which somebody declared a node dead is taken off.
 
 use super::process::Liveness;
 use super::{Cluster, ProcessId};
@@ -7,8 +8,10 @@ impl Cluster {
     /// Ends everything that troubles the cluster: what stands still goes on, what is down starts, injections end, nothing that is pinned strikes. The
     /// chooser is never asked again.
     pub fn heal_all(&mut self) {
-        self.storm.end();
+        self.desk.close();
         self.go_on_all();
+        self.see_all();
+        self.act_all();
         let dark: Vec<String> = self
             .machines()
             .filter(|(_, machine)| !machine.is_up())

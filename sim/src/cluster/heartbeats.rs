@@ -124,6 +124,14 @@ impl Cluster {
         }
     }
 
+    /// A kubelet that lived all the time can renew its node's lease again.
+    pub(super) fn heartbeats_resume(&mut self, id: ProcessId) {
+        let ended = |node: &Arc<str>| self.heartbeats.leases.get(node).is_some_and(|lease| lease.ended);
+        if self.kubelet_of(id).as_ref().is_some_and(ended) {
+            self.heartbeats_begin(id);
+        }
+    }
+
     /// A process wrote the status of its node.
     pub(super) fn node_status_written(&mut self, id: ProcessId) {
         let (now, node) = (self.now(), self.kubelet_of(id));

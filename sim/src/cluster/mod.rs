@@ -3,15 +3,19 @@
 //! [`Cluster::step`] releases the next entry of the agenda and performs it. Everything a process does goes the same way: its shell asks for an effect,
 //! the effect is performed when its turn comes, watchers and the process itself learn of it when theirs comes. Nothing else happens between two entries.
 
+mod acts;
+mod befall;
 mod data;
 mod deliver;
 mod drivers;
 mod faults;
 mod heal;
 mod heartbeats;
+mod informers;
 mod latency;
 mod leftovers;
 mod nodes;
+mod operations;
 mod pauses;
 mod perform;
 mod process;
@@ -25,13 +29,15 @@ use std::sync::Arc;
 
 use crate::api::{ApiServer, Change, Clock, Kind, Object, Patience, Write};
 use crate::control::{Outcome, Request, Signal};
+use crate::faults::Strike;
 use crate::link::{Call, CallError, CsiReply, Services};
 use crate::runtime::{Board, Chance, Entry, Lane, Tasks, Ticket, Time, settle};
-use crate::trace::{Met, Trace};
+use crate::trace::{Met, SiteBook, Trace};
 
 pub use drivers::{BoardClock, DriverSpec, Injection, Launch, Launching, Scripted, ScriptedCall};
 pub use latency::Latency;
 pub use nodes::NodeSpec;
+pub use operations::{Behalf, Operations};
 pub use process::{Liveness, ProcessId, ProcessSpec};
 pub use storm::PinnedBy;
 pub use user::USER;
@@ -66,6 +72,12 @@ pub enum Due {
     StartNamed(String, bool),
     /// A driver process has its services, or could not start.
     DriverUp(usize, u32, Result<Services, String>),
+    /// A fault struck an operation that belongs to a call.
+    Befall(u64, Strike),
+    /// Something happens because of a fault that struck earlier.
+    Act(u64),
+    /// A process sees the API again.
+    See(ProcessId),
     /// A process that stands still goes on.
     GoOn(String),
 }
@@ -87,6 +99,8 @@ struct InFlight {
     met: Met,
     /// Its answer has been met.
     answered: bool,
+    /// The driver died before its answer left.
+    cut: bool,
 }
 
 /// A Kubernetes storage cluster.
@@ -109,7 +123,15 @@ pub struct Cluster {
     calls: BTreeMap<u64, InFlight>,
     next_call: u64,
     changes: Vec<Change>,
-    storm: storm::Storm,
+    /// Names and counts of effects; only where something may strike.
+    book: Option<SiteBook>,
+    desk: storm::Desk,
+    /// What faults do later.
+    acts: BTreeMap<u64, acts::Act>,
+    next_act: u64,
+    /// Leaders that lost their lease, and what carries their calls.
+    ghosts: Vec<Who>,
+    ghost_tasks: Vec<Tasks>,
     /// Until when processes stand still, by name.
     pauses: BTreeMap<String, Time>,
     data: data::Data,
@@ -138,7 +160,12 @@ impl Cluster {
             calls: BTreeMap::new(),
             next_call: 1,
             changes: Vec::new(),
-            storm: storm::Storm::default(),
+            book: None,
+            desk: storm::Desk::default(),
+            acts: BTreeMap::new(),
+            next_act: 1,
+            ghosts: Vec::new(),
+            ghost_tasks: Vec::new(),
             pauses: BTreeMap::new(),
             data: data::Data::default(),
             user,
@@ -227,7 +254,7 @@ impl Cluster {
     /// Takes the cluster down: kills every process, lets the executor drop their tasks.
     pub async fn shut_down(mut self) -> Trace {
         let tasks: Vec<Tasks> = self.processes.iter_mut().filter_map(|p| p.tasks.take()).collect();
-        tasks.iter().for_each(Tasks::kill);
+        tasks.iter().chain(&self.ghost_tasks).for_each(Tasks::kill);
         self.drivers.kill_all();
         settle().await;
         std::mem::take(&mut self.trace)
@@ -260,6 +287,9 @@ impl Cluster {
                 let _ = self.start_named(&name, node);
             }
             Due::DriverUp(driver, incarnation, services) => self.driver_up(driver, incarnation, services),
+            Due::Befall(call, strike) => self.befall_operation(call, &strike),
+            Due::Act(nth) => self.act(nth),
+            Due::See(process) => self.see(process),
             Due::GoOn(name) => self.go_on(&name),
         }
     }

@@ -22,6 +22,27 @@ pub struct NodeSpec {
     pub disks: Vec<ModelDisk>,
 }
 
+/// What a power loss spares of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spared {
+    Nothing,
+    /// The first half of the writes.
+    Half,
+    /// The same, and half of the write in the middle.
+    HalfTorn,
+}
+
+impl Spared {
+    /// Of so many writes.
+    pub fn of(self, writes: usize) -> Loss {
+        match self {
+            Spared::Nothing => Loss::All,
+            Spared::Half => Loss::Keep(writes / 2),
+            Spared::HalfTorn => Loss::Tear(writes / 2),
+        }
+    }
+}
+
 struct Node {
     machine: Machine,
     disks: Vec<ModelDisk>,
@@ -122,11 +143,14 @@ impl Cluster {
     }
 
     /// The node loses its power: mounts, devices, containers and unsynced bytes are gone, plugin sockets too.
-    pub(super) fn crash_machine(&mut self, node: &str) {
+    pub(super) fn crash_machine(&mut self, node: &str, spared: Spared) {
         let now = self.board.now();
         if let Some(state) = self.nodes.0.get_mut(node) {
-            self.data.crash(&state.machine, now);
-            state.disks.iter().for_each(|disk| disk.power_loss(Loss::default()));
+            self.data.crash(&state.machine, now, spared);
+            state
+                .disks
+                .iter()
+                .for_each(|disk| disk.power_loss(spared.of(disk.unsynced())));
             state.sockets.clear();
         }
     }

@@ -35,7 +35,7 @@ impl Cluster {
     }
 
     pub(super) fn perform(&mut self, who: Who, shell: usize, request: Request) {
-        if !self.is_current(who) {
+        if !self.is_current(who) && !self.is_ghost(who) {
             return;
         }
         let name = Arc::clone(&self.processes[who.process.0 as usize].name);
@@ -51,7 +51,7 @@ impl Cluster {
             _ => return self.proceed(who, shell, &request, &Met::default(), None),
         };
         let faults = self.strike(&met, phase, false);
-        if !self.is_current(who) {
+        if !self.is_current(who) && !self.is_ghost(who) {
             return;
         }
         // A client that is told to come back later waits itself; one that stands still sends when it goes on.
@@ -66,14 +66,19 @@ impl Cluster {
 
     /// An effect that was met takes place; `fault` is what struck it.
     pub(super) fn proceed(&mut self, who: Who, shell: usize, request: &Request, met: &Met, fault: Option<&Fault>) {
-        if !self.is_current(who) {
+        if !self.is_current(who) && !self.is_ghost(who) {
             return;
         }
         let token = request.token;
         match &*request.effect {
             Effect::Write(write) => self.perform_write(who, shell, token, write, met, fault),
             Effect::Read(read) => {
-                let outcome = Outcome::Read(self.api.read(read));
+                let away = self.is_away(who.process);
+                let outcome = Outcome::Read(if away {
+                    Err(ApiError::unavailable())
+                } else {
+                    self.api.read(read)
+                });
                 self.outcome(who, shell, token, &outcome);
             }
             Effect::Call(call) => self.call(who, shell, token, call, met, fault),
@@ -99,6 +104,7 @@ impl Cluster {
         let mut written = match fault {
             Some(Fault::Conflict {}) => self.refuse_write(&name, write, ApiError::stale(&write.target())),
             Some(Fault::FailWrite {}) => self.refuse_write(&name, write, ApiError::internal(ETCD)),
+            _ if self.is_away(who.process) => self.refuse_write(&name, write, ApiError::unavailable()),
             _ => self.write(&name, &component, write),
         };
         if written.is_ok() && write.target().kind == Kind::Node && write.subresource() == Some("status") {
@@ -159,8 +165,10 @@ impl Cluster {
                 sent: now,
                 met: met.clone(),
                 answered: false,
+                cut: false,
             },
         );
+        self.met_call(id, met);
         self.send_call(id, who, &call, fault.and_then(tamper));
         let faults = self.strike(met, PlainPhase::Received, false);
         if faults.contains(&Fault::DuplicateCall {}) {
@@ -171,10 +179,11 @@ impl Cluster {
     pub(super) fn replied(&mut self, id: u64, mut result: Result<CsiReply, CallError>) {
         let Some(flight) = self.calls.get_mut(&id) else { return };
         let (call, who, met, sent) = (Arc::clone(&flight.call), flight.who, flight.met.clone(), flight.sent);
+        let cut = flight.cut;
         if !std::mem::replace(&mut flight.answered, true) {
             // The victim may be the caller, whose call is forgotten with it, the driver, whose answer never leaves, or a bystander.
-            let faults = self.strike(&met, PlainPhase::BeforeReply, result.is_ok());
-            if !faults.is_empty() && self.callee_is_dead(who, &call) {
+            let faults = self.strike(&met, PlainPhase::BeforeReply, result.is_ok() && !cut);
+            if cut || (!faults.is_empty() && self.callee_is_dead(who, &call)) {
                 result = Cluster::cut();
             }
             let deadline = sent + call.timeout;
@@ -227,6 +236,9 @@ impl Cluster {
     }
 
     pub(super) fn emit(&mut self, id: ProcessId, component: &str, write: Write) {
+        if self.is_away(id) {
+            return;
+        }
         let name = Arc::clone(&self.processes[id.0 as usize].name);
         // Events are best effort: a refusal is the recorder's to ignore, unless the event is gone.
         let Err(refusal) = self.write(&name, component, &write) else {

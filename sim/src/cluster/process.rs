@@ -73,6 +73,10 @@ pub(super) struct Process {
     pub terminating: Option<bool>,
     /// From a start that is not the first until its informers are filled, if that takes longer than usual.
     pub slow_start: Option<Duration>,
+    /// It sees nothing new.
+    pub blind: Option<super::informers::Blind>,
+    /// Up to which version it has seen everything in a list after its watches broke.
+    pub listed: u64,
 }
 
 /// When a shell of a process wants to be pumped.
@@ -118,6 +122,8 @@ impl Process {
             restart: None,
             terminating: None,
             slow_start: None,
+            blind: None,
+            listed: 0,
         }
     }
 
@@ -125,6 +131,9 @@ impl Process {
     pub fn reset(&mut self) {
         self.incarnation += 1;
         self.liveness = Liveness::Down;
+        // Who cannot reach the API server cannot after a restart either.
+        self.blind = self.blind.take().filter(|blind| blind.away);
+        self.listed = 0;
         self.cache.clear();
         self.shells.iter_mut().for_each(|s| s.forget_everything());
         self.turns.fill(Turn::default());

@@ -5,23 +5,30 @@
 //! and replay files possible.
 //!
 //! A menu holds what an honest driver, honest sidecars and an honest Kubernetes must survive, with a few fixed values, in the order of the families:
-//! [`process`], [`call`], [`api`]. A scenario may pin more than that: other values, and answers that no honest driver gives.
+//! [`process`], [`node`], [`call`], [`api`], [`storage`], [`clock`], [`user`]; at an operation of a driver, [`operation`]. A scenario may pin more than that: other values, and answers that no honest driver gives.
 //!
 //! Faults only widen what may happen. They know nothing of strategies, and judge nothing. What they do is done in `cluster`.
 
 pub mod api;
 pub mod call;
+pub mod clock;
+pub mod node;
+pub mod operation;
 pub mod process;
+pub mod storage;
 #[cfg(test)]
 mod tests;
+pub mod user;
+mod words;
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::host::Trouble;
 use crate::runtime::Time;
-use crate::scenario::{Code, GoDuration, PlainPhase, Process, Site};
+use crate::scenario::{Code, GoDuration, Phase, PlainPhase, Process, Role, Site};
 
 /// One trouble.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -78,21 +85,165 @@ pub enum Fault {
     },
     /// The write is done, and the client gets 500.
     LoseWriteAnswer {},
+    /// An operation of a driver does not happen, and reports this.
+    FailOperation {
+        /// What it reports.
+        trouble: Trouble,
+    },
+    /// An operation of a driver happens, and nevertheless reports this. The disk of a ledger knows no such fault: there the operation just happens.
+    PretendFailure {
+        /// What it reports.
+        trouble: Trouble,
+    },
+    /// An operation of a driver takes this much longer. The disk of a ledger does not wait.
+    SlowOperation {
+        /// How much.
+        by: GoDuration,
+    },
+    /// A process ends orderly and starts again at once.
+    Restart {
+        /// Which.
+        process: Process,
+    },
+    /// A controller loses its lease: another instance starts, and what the old one has under way happens all the same, but the old one never learns of it.
+    TwoLeaders {
+        /// Which.
+        process: Process,
+    },
+    /// What a process sees of the API stays as it is for a while; then it sees everything that it missed, in order.
+    StaleInformer {
+        /// Which.
+        process: Process,
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// A process loses its watches and lists again after a while (410 Gone): what happened in between it never sees.
+    Relist {
+        /// Which.
+        process: Process,
+        /// After how long.
+        after: GoDuration,
+    },
+    /// Nobody reaches the API server for a while, but for the people of the scenario.
+    Outage {
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// A node loses its power, and of what was not synced the first half survives.
+    PowerLoss {
+        /// Which.
+        node: String,
+        /// The write in the middle is torn in two.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        torn: bool,
+        /// For how long it is away.
+        down: GoDuration,
+    },
+    /// A node does not reach the API server for a while; its pods go on, and so does its way to the storage.
+    Partition {
+        /// Which.
+        node: String,
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// A node dies; a minute later somebody taints it `node.kubernetes.io/out-of-service`; six minutes after that it is back and the taint is taken off.
+    OutOfService {
+        /// Which.
+        node: String,
+    },
+    /// The management of the storage systems cannot be reached for a while; reading and writing go on.
+    StorageAway {
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// The storage systems have no room for a while.
+    StorageFull {
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// Operations of the storage systems take longer for a while.
+    SlowStorage {
+        /// How much.
+        by: GoDuration,
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// The storage systems list the volumes of a while ago: what came and went since is missing or still there.
+    StaleLists {
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// The user deletes an object.
+    Delete {
+        /// Which, as sites spell it: `pvc data`.
+        object: String,
+    },
+    /// The user deletes a pod or a claim and, once it is gone, creates it again.
+    Recreate {
+        /// Which, as sites spell it: `pod web`.
+        object: String,
+    },
+    /// The user takes an expansion back, and half a minute later wants it again.
+    ShrinkBack {
+        /// Which claim, as sites spell it: `pvc data`.
+        object: String,
+    },
+    /// The clock of a driver's process jumps.
+    SkewClock {
+        /// Which.
+        process: Process,
+        /// How far.
+        by: GoDuration,
+        /// Back, not forward.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        back: bool,
+    },
 }
 
 impl Fault {
     /// The process or node that it befalls, if it befalls one.
     pub fn process(&self) -> Option<&Process> {
         match self {
-            Fault::Crash { process, .. } | Fault::Pause { process, .. } => Some(process),
+            Fault::Crash { process, .. }
+            | Fault::Pause { process, .. }
+            | Fault::Restart { process }
+            | Fault::TwoLeaders { process }
+            | Fault::StaleInformer { process, .. }
+            | Fault::Relist { process, .. }
+            | Fault::SkewClock { process, .. } => Some(process),
             _ => None,
+        }
+    }
+
+    /// Whether it is the end of this process.
+    pub fn ends(&self, process: &Process) -> bool {
+        match self {
+            Fault::Crash { process: victim, .. } => {
+                victim == process || (victim.role == Role::Node && victim.node.is_some() && victim.node == process.node)
+            }
+            Fault::Restart { process: victim } => victim == process,
+            Fault::PowerLoss { node, .. } | Fault::OutOfService { node } => process.node.as_ref() == Some(node),
+            _ => false,
         }
     }
 
     /// The same, to spell it in another way.
     pub fn process_mut(&mut self) -> Option<&mut Process> {
         match self {
-            Fault::Crash { process, .. } | Fault::Pause { process, .. } => Some(process),
+            Fault::Crash { process, .. }
+            | Fault::Pause { process, .. }
+            | Fault::Restart { process }
+            | Fault::TwoLeaders { process }
+            | Fault::StaleInformer { process, .. }
+            | Fault::Relist { process, .. }
+            | Fault::SkewClock { process, .. } => Some(process),
             _ => None,
         }
     }
@@ -105,54 +256,53 @@ impl Fault {
         }
     }
 
+    /// The node that it befalls, if it names one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Fault::PowerLoss { node, .. } | Fault::Partition { node, .. } | Fault::OutOfService { node } => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The object that the user changes, if it is the user's doing.
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Fault::Delete { object } | Fault::Recreate { object } | Fault::ShrinkBack { object } => Some(object),
+            _ => None,
+        }
+    }
+
+    /// Whether it can strike at a phase: what it does to an effect it does where the effect is.
+    ///
+    /// # Errors
+    /// A sentence that names the phase where it can.
+    pub fn fits(&self, phase: Phase) -> Result<(), String> {
+        let right = match self {
+            Fault::RefuseCall { .. } | Fault::DelayCall { .. } => PlainPhase::BeforeSend,
+            Fault::DuplicateCall {} => PlainPhase::Received,
+            Fault::LoseAnswer {} | Fault::DelayAnswer { .. } | Fault::ReplaceAnswer { .. } => PlainPhase::BeforeReply,
+            Fault::Conflict {} | Fault::FailWrite {} | Fault::ThrottleWrite { .. } => PlainPhase::Before,
+            Fault::LoseWriteAnswer {} => PlainPhase::Applied,
+            Fault::FailOperation { .. } | Fault::PretendFailure { .. } | Fault::SlowOperation { .. } => {
+                let fits = matches!(phase, Phase::AfterOp(_));
+                return fits.then_some(()).ok_or_else(|| self.says_where("after-op(k)"));
+            }
+            _ => return Ok(()),
+        };
+        let fits = phase == Phase::Plain(right);
+        fits.then_some(()).ok_or_else(|| self.says_where(right.as_str()))
+    }
+
+    fn says_where(&self, phase: &str) -> String {
+        format!("`{}` strikes at the phase `{phase}` and nowhere else", self.kind())
+    }
+
     /// Whether it is about the answer to a call.
     pub fn is_of_an_answer(&self) -> bool {
         matches!(
             self,
             Fault::LoseAnswer {} | Fault::DelayAnswer { .. } | Fault::ReplaceAnswer { .. }
         )
-    }
-
-    /// Its key in a scenario: `crash`, `loseAnswer`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Fault::Crash { .. } => "crash",
-            Fault::Pause { .. } => "pause",
-            Fault::RefuseCall { .. } => "refuseCall",
-            Fault::DelayCall { .. } => "delayCall",
-            Fault::DuplicateCall {} => "duplicateCall",
-            Fault::LoseAnswer {} => "loseAnswer",
-            Fault::DelayAnswer { .. } => "delayAnswer",
-            Fault::ReplaceAnswer { .. } => "replaceAnswer",
-            Fault::Conflict {} => "conflict",
-            Fault::FailWrite {} => "failWrite",
-            Fault::ThrottleWrite { .. } => "throttleWrite",
-            Fault::LoseWriteAnswer {} => "loseWriteAnswer",
-        }
-    }
-}
-
-/// As the beginning of a sentence that goes on with the site: `crash kubelet/node-1`.
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Crash { process, down: None } => write!(f, "crash {process}"),
-            Fault::Crash {
-                process,
-                down: Some(down),
-            } => write!(f, "crash {process} for {down}"),
-            Fault::Pause { process, lasts } => write!(f, "pause {process} for {lasts}"),
-            Fault::RefuseCall { code } => write!(f, "answer {code} without the driver"),
-            Fault::DelayCall { by } => write!(f, "delay the call by {by}"),
-            Fault::DuplicateCall {} => f.write_str("double the call"),
-            Fault::LoseAnswer {} => f.write_str("lose the answer"),
-            Fault::DelayAnswer { by } => write!(f, "delay the answer by {by}"),
-            Fault::ReplaceAnswer { code } => write!(f, "replace the answer by {code}"),
-            Fault::Conflict {} => f.write_str("answer 409 Conflict"),
-            Fault::FailWrite {} => f.write_str("answer 500 without writing"),
-            Fault::ThrottleWrite { by } => write!(f, "answer 429, again after {by}"),
-            Fault::LoseWriteAnswer {} => f.write_str("write, but answer 500"),
-        }
     }
 }
 
@@ -209,8 +359,18 @@ pub struct Spot<'a> {
 pub fn menu(spot: &Spot<'_>) -> Vec<Fault> {
     let mut menu = Vec::new();
     process::offer(spot, &mut menu);
+    node::offer(spot, &mut menu);
     call::offer(spot, &mut menu);
     api::offer(spot, &mut menu);
+    storage::offer(spot, &mut menu);
+    clock::offer(spot, &mut menu);
+    menu
+}
+
+/// The menu of an operation of a driver's process, such as `host.mount`: at `after-op(k)`.
+pub fn operation_menu(process: &Process, operation: &str) -> Vec<Fault> {
+    let mut menu = Vec::new();
+    operation::offer(process, operation, &mut menu);
     menu
 }
 

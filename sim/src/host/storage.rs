@@ -107,6 +107,10 @@ struct State {
     snapshots: BTreeMap<SnapshotId, Snapshot>,
     forgets_to_discard: bool,
     reachable: bool,
+    /// It has no room for anything new.
+    full: bool,
+    /// What it lists while its lists lag.
+    listed: Option<Vec<PoolVolume>>,
     /// Counts exports and mounts, so that each has a number of its own.
     generation: u64,
     /// What nobody has taken yet, oldest first.
@@ -153,6 +157,8 @@ impl Storage {
             snapshots: BTreeMap::new(),
             forgets_to_discard: shape.forgets_to_discard,
             reachable: true,
+            full: false,
+            listed: None,
             generation: 0,
             fates: Vec::new(),
             deeds: Vec::new(),
@@ -206,6 +212,17 @@ impl Storage {
     /// Switches whether its management can be reached. Reading and writing go on.
     pub fn set_reachable(&self, reachable: bool) {
         self.state().reachable = reachable;
+    }
+
+    /// Switches whether it has room for anything new.
+    pub fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// Switches whether its lists stay as they are.
+    pub fn set_lagging(&self, lagging: bool) {
+        let now = lagging.then(|| self.volumes());
+        self.state().listed = now;
     }
 
     /// Breaks a volume, or mends it. There is none of that handle: nothing happens.
@@ -441,6 +458,9 @@ impl Managed<'_> {
     /// A copy lies beside its source; anything else where most room is left, the first of equals.
     fn choose(&self, new: &NewVolume, beside: Option<usize>) -> PoolResult<usize> {
         let places = self.0.places.iter().enumerate();
+        if self.0.full {
+            return refused(PoolErrorKind::NoSpace, format!("no room for {}", new.size));
+        }
         let mut serving = places
             .filter(|(nth, place)| beside.is_none_or(|b| b == *nth) && place.serves(&new.kind, &new.segments))
             .map(|(nth, place)| (place.left(), nth))
@@ -512,8 +532,9 @@ impl Managed<'_> {
         if size > largest {
             return refused(PoolErrorKind::OutOfRange, format!("no volume can have {size}"));
         }
+        let full = self.0.full;
         let at = &mut self.0.places[place];
-        if at.left() < size.0 - old.0 {
+        if full || at.left() < size.0 - old.0 {
             return refused(PoolErrorKind::NoSpace, format!("no room to grow volume {id} to {size}"));
         }
         at.promised += size.0 - old.0;
@@ -541,6 +562,9 @@ impl Managed<'_> {
     }
 
     pub(super) fn list(&mut self) -> Vec<PoolVolume> {
+        if let Some(listed) = &self.0.listed {
+            return listed.clone();
+        }
         let volumes = self.0.volumes.iter();
         volumes.map(|(id, volume)| self.0.shown(id, volume)).collect()
     }

@@ -3,7 +3,7 @@
 //! Every operation of a process on its machine, on the storage system and on its ledger's disk is a place where a fault may strike. The
 //! asynchronous ones ask [`Turns`]; the disk, which is synchronous, asks an [`OpGate`]. Both belong to whoever runs the process.
 //!
-//! Left out: the choice of a fault and of a latency.
+//! Left out: the choice of a fault and of a latency (`cluster/operations.rs`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use wavetank_driver::{HostError, HostErrorKind, PoolError, PoolErrorKind};
 
 /// The end of one incarnation of a process: once frozen, nothing that it asks of its machine, its disk or the storage system happens any more.
@@ -60,7 +62,8 @@ pub enum Turn {
 }
 
 /// What an injected fault looks like to the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub enum Trouble {
     /// An input/output error.
     Io,
@@ -72,6 +75,12 @@ pub enum Trouble {
     Unavailable,
     /// In use.
     Busy,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
 }
 
 impl Trouble {

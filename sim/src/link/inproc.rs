@@ -24,6 +24,7 @@ use wavetank_driver::host::Host;
 use wavetank_driver::pool::Pool;
 use wavetank_driver::runtime::{Disk, Runtime};
 
+use crate::cluster::Behalf;
 use crate::runtime::Tasks;
 
 /// What one process of a driver may touch. Every handle dies with the process.
@@ -119,10 +120,17 @@ impl Service<http::Request<Body>> for InProcess {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let (head, received) = oneshot::channel();
         let handler = self.services.handler(request.uri().path());
-        self.tasks.spawn(serve(handler, request, head));
+        let behalf: Option<Behalf> = request.extensions_mut().remove();
+        let serving = serve(handler, request, head);
+        match behalf {
+            Some(behalf) => self
+                .tasks
+                .spawn(behalf.operations.on_behalf(behalf.call, serving.boxed())),
+            None => self.tasks.spawn(serving),
+        }
         async move {
             let lost = || Status::unavailable(DISCONNECTED);
             let response: Head = received.await.map_err(|_| lost())?;

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec as KubeNodeSpec, NodeStatus};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
@@ -17,11 +15,11 @@ use wavetank_proto::csi::v1::snapshot_metadata_server::SnapshotMetadataServer;
 
 use super::assemble::Namer;
 use crate::api::{Object, names};
-use crate::cluster::{Cluster, DriverSpec, Due, Latency, Launch, Launching, NodeSpec};
-use crate::host::{Fence, HostSeat, Machine, ModelDisk, ModelPool, PlaceShape, Storage, StorageShape, Turn, Turns};
+use crate::cluster::{Cluster, DriverSpec, Launch, Launching, NodeSpec};
+use crate::host::{HostSeat, Machine, ModelDisk, ModelPool, PlaceShape, Storage, StorageShape, Turns};
 use crate::kubelet::node_status;
-use crate::link::{EPOCH_SECONDS, Factory, NodeSeat, Seat, Services, TankRuntime};
-use crate::runtime::{Board, Lane, Time};
+use crate::link::{Factory, NodeSeat, Seat, Services, TankRuntime};
+use crate::runtime::Time;
 use crate::scenario::{self, DriverShape, NodeShape, Role};
 
 /// Room of a storage system, per topology segment, in bytes.
@@ -63,7 +61,7 @@ pub(super) fn add(
             driver: Arc::clone(&seats.driver),
             name: namer.name(Role::DriverController, Some(&driver.name), None),
             node: None,
-            launch: seats.launch(None, ModelDisk::new(), cluster.latency().clone()),
+            launch: seats.launch(None, ModelDisk::new()),
         });
         for (node, machine) in &machines {
             let disk = ModelDisk::new();
@@ -73,7 +71,7 @@ pub(super) fn add(
                 driver: Arc::clone(&seats.driver),
                 name: namer.name(Role::DriverNode, Some(&driver.name), Some(&node.name)),
                 node: Some(node.name.as_str().into()),
-                launch: seats.launch(place, disk, cluster.latency().clone()),
+                launch: seats.launch(place, disk),
             });
         }
     }
@@ -115,7 +113,7 @@ struct Seats {
 }
 
 impl Seats {
-    fn launch(&self, place: Option<(NodeShape, Machine)>, disk: ModelDisk, latency: Latency) -> Launch {
+    fn launch(&self, place: Option<(NodeShape, Machine)>, disk: ModelDisk) -> Launch {
         let (driver, storage, start) = (Arc::clone(&self.driver), self.storage.clone(), Arc::clone(&self.start));
         let options = serde_json::to_value(&self.shape.options).expect("the options of a driver serialise");
         Box::new(move |launching| {
@@ -124,14 +122,10 @@ impl Seats {
                 board,
                 tasks,
                 fence,
+                operations,
                 ..
             } = launching;
-            let turns: Arc<dyn Turns> = Arc::new(AgendaTurns {
-                board: Arc::clone(&board),
-                lane,
-                fence: fence.clone(),
-                latency: latency.clone(),
-            });
+            let turns: Arc<dyn Turns> = Arc::new(operations.clone());
             let host = place.as_ref().map(|(node, machine)| {
                 let seat = HostSeat {
                     driver: Arc::clone(&driver),
@@ -152,8 +146,8 @@ impl Seats {
                 node,
                 host,
                 pool: Arc::new(ModelPool::new(storage.clone(), fence.clone(), turns)),
-                runtime: Arc::new(TankRuntime { tasks, board, lane }),
-                disk: Disk::new(disk.open(fence, None)),
+                runtime: Arc::new(operations.runtime(TankRuntime { tasks, board, lane })),
+                disk: Disk::new(disk.open(fence, Some(Arc::new(operations)))),
                 options: options.clone(),
             })
         })
@@ -213,35 +207,6 @@ fn spell(error: &dyn std::error::Error) -> String {
     error
         .source()
         .map_or_else(|| error.to_string(), |cause| format!("{error}: {}", spell(cause)))
-}
-
-/// A driver's operations wait on the agenda, in the lane of its process.
-struct AgendaTurns {
-    board: Arc<Board<Due>>,
-    lane: Lane,
-    fence: Fence,
-    latency: Latency,
-}
-
-#[async_trait]
-impl Turns for AgendaTurns {
-    async fn turn(&self, site: &'static str, _subject: &str) -> Turn {
-        let latency = if site.starts_with("pool.") {
-            self.latency.pool
-        } else {
-            self.latency.host
-        };
-        self.board.turn(self.lane, latency).await;
-        if self.fence.is_frozen() {
-            Turn::Fenced
-        } else {
-            Turn::Proceed
-        }
-    }
-
-    fn wall(&self) -> Duration {
-        Duration::from_secs(EPOCH_SECONDS) + self.board.now().since(Time::ZERO)
-    }
 }
 
 /// Registers what an installer registers before anything runs: Nodes and CSIDrivers.

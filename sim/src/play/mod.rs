@@ -144,7 +144,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             panel,
             ..
         } = player;
-        let struck = cluster.struck().to_vec();
+        let struck = cluster.struck();
         let trace = cluster.shut_down().await;
         let secrets = Secrets::of(trace.records());
         let scrub = |failure: Failure| Failure {
@@ -262,7 +262,7 @@ impl Player<'_> {
         for Strike { at, fault } in self.cluster.pending_strikes() {
             let met = met.get_or_insert_with(|| sites(self.cluster.trace()));
             let near =
-                nearest_site(at, met).map_or(String::new(), |near| format!("; the nearest that was met: `{near}`"));
+                nearest_site(&at, met).map_or(String::new(), |near| format!("; the nearest that was met: `{near}`"));
             complaints.push(format!("the {} at `{at}` never struck{near}", fault.kind()));
         }
         self.failures

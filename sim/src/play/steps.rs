@@ -47,6 +47,7 @@ impl Player<'_> {
             Step::Stop(process) => self.stop_then_start(process, None).await,
             Step::Start(process) => self.start(process),
             Step::Crash(crash) => self.crash(crash).await,
+            Step::Strike(strike) => self.cluster.pin(self.local_strike(strike), PinnedBy::Scenario),
             Step::Inject(inject) => self.inject(inject),
             Step::Heal(healed) => self.heal(healed),
             Step::Expect(expectations) => {
@@ -251,6 +252,7 @@ impl Player<'_> {
                 at: crash.at.as_ref().map(|site| self.local_site(site)),
                 down: crash.down,
             }),
+            Step::Strike(strike) => Step::Strike(self.local_strike(strike)),
             other => other.clone(),
         }
     }

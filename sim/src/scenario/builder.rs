@@ -38,6 +38,7 @@ use super::step::{
 };
 use super::{Places, Scenario, kinds, refer};
 use crate::api::Kind;
+use crate::faults::{Fault, Strike};
 
 /// A scenario in the making. Objects named before the first step are there from the start; later ones are applied then.
 #[derive(Clone, Debug)]
@@ -343,6 +344,15 @@ impl Builder {
                 at: Some(site),
                 down: None,
             })),
+            Err(why) => self.wrong("at", why),
+        }
+        self
+    }
+
+    /// Pins a fault to a site such as `attacher / ControllerPublishVolume / pvc data / attempt 1 / before-reply`.
+    pub fn strike(mut self, site: &str, fault: Fault) -> Builder {
+        match Site::parse(site) {
+            Ok(at) => self.scenario.steps.push(Step::Strike(Strike { at, fault })),
             Err(why) => self.wrong("at", why),
         }
         self

@@ -7,7 +7,7 @@ use super::manifest::DEFAULT_NAMESPACE;
 use super::names::{Call, PlainPhase, Role};
 use super::nearest::nearest;
 use super::site::Phase;
-use crate::api::Kind;
+use crate::api::{Kind, ObjKey, ObjectRef};
 
 /// The API writes by their verbs, as audit logs have them.
 pub(crate) const VERBS: [&str; 4] = ["create", "update", "patch", "delete"];
@@ -125,6 +125,18 @@ pub(crate) fn object(text: &str) -> Result<String, String> {
         .strip_prefix(DEFAULT_NAMESPACE)
         .and_then(|rest| rest.strip_prefix('/'));
     Ok(format!("{} {}", kind.short(), in_default.unwrap_or(name)))
+}
+
+/// The object that a site's spelling names: `pvc data`, `pod other/web`.
+pub(crate) fn object_ref(text: &str) -> Option<ObjectRef> {
+    let (kind, name) = text.split_once(' ')?;
+    let kind = kinds::by_word(kind)?;
+    let (namespace, name) = match name.split_once('/') {
+        Some((namespace, name)) => (namespace, name),
+        None if kind.namespaced() => (DEFAULT_NAMESPACE, name),
+        None => ("", name),
+    };
+    Some(ObjectRef::new(kind, ObjKey::new(namespace, name)))
 }
 
 #[cfg(test)]

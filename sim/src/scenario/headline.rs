@@ -32,6 +32,7 @@ impl Step {
             Step::Stop(process) => format!("stop {process}"),
             Step::Start(process) => format!("start {process}"),
             Step::Crash(what) => crash(what),
+            Step::Strike(strike) => strike.to_string(),
             Step::Inject(what) => inject(what),
             Step::Heal(Healed::All(_)) => "heal every call".to_owned(),
             Step::Heal(Healed::Call(call)) => format!("heal {call}"),

@@ -14,6 +14,7 @@ use wavetank_driver::config::Config;
 use super::Scenario;
 use super::check::{MOST_MISTAKES, listed};
 use super::condition::{CallCondition, CallOrder, Condition, Expectation, ObjectCondition, Target};
+use super::effects;
 use super::kinds;
 use super::known::{Known, births, made_up, mount_paths, storage_volumes};
 use super::manifest::{DEFAULT_NAMESPACE, Manifest};
@@ -21,9 +22,10 @@ use super::mistake::Mistake;
 use super::names::{Code, Role};
 use super::nearest::nearest;
 use super::shape::Cluster;
-use super::site::{Phase, Process};
+use super::site::{Process, Site};
 use super::step::{Crash, Inject, InjectPhase, Refusal, Step};
 use crate::api::Kind;
+use crate::faults::Strike;
 
 /// What does not fit, and where: `/steps/3/delete/name`.
 pub(crate) struct Wrong {
@@ -89,6 +91,10 @@ fn fill_in(scenario: &mut Scenario) {
             Step::Crash(crash) => {
                 let site = crash.at.as_mut().map(|site| &mut site.process);
                 crash.process.as_mut().into_iter().chain(site).for_each(fill);
+            }
+            Step::Strike(strike) => {
+                fill(&mut strike.at.process);
+                strike.fault.process_mut().into_iter().for_each(fill);
             }
             _ => {}
         }
@@ -218,6 +224,7 @@ impl<'a> Refer<'a> {
             Step::Run(_) | Step::Heal(_) => {}
             Step::Restart(process) | Step::Stop(process) | Step::Start(process) => self.process(process, path),
             Step::Crash(crash) => self.crash(crash, path),
+            Step::Strike(strike) => self.strike(strike, path),
             Step::Inject(inject) => self.inject(inject, path),
             Step::Expect(expectations) => {
                 for (n, expectation) in expectations.iter().enumerate() {
@@ -241,13 +248,7 @@ impl<'a> Refer<'a> {
             self.process(process, &format!("{path}/process"));
         }
         if let Some(site) = &crash.at {
-            let path = format!("{path}/at");
-            self.process(&site.process, &path);
-            self.site_object(&site.object, &path);
-            if let Phase::AfterOp(_) = site.phase {
-                let message = format!("the phase {} is not played yet: crash before-reply instead", site.phase);
-                self.say(&path, message);
-            }
+            self.site(site, &format!("{path}/at"));
         }
         if crash.victim().is_none() {
             self.say(
@@ -255,6 +256,31 @@ impl<'a> Refer<'a> {
                 "a crash needs a `process`, or the site `at` which the process of that site crashes",
             );
         }
+    }
+
+    fn strike(&mut self, strike: &Strike, path: &str) {
+        self.site(&strike.at, &format!("{path}/at"));
+        let path = format!("{path}/fault/{}", strike.fault.kind());
+        if let Some(process) = strike.fault.process() {
+            self.process(process, &format!("{path}/process"));
+        }
+        if let Some(node) = strike.fault.node() {
+            self.node(node, &format!("{path}/node"));
+        }
+        if let Some(object) = strike.fault.object() {
+            match effects::object(object) {
+                Ok(object) => self.site_object(&object, &format!("{path}/object")),
+                Err(message) => self.say(&format!("{path}/object"), message),
+            }
+        }
+        if let Err(message) = strike.fault.fits(strike.at.phase) {
+            self.say(&path, message);
+        }
+    }
+
+    fn site(&mut self, site: &Site, path: &str) {
+        self.process(&site.process, path);
+        self.site_object(&site.object, path);
     }
 
     /// The object of a site: volumes, attachments and contents go by the claim or snapshot that they serve, too.

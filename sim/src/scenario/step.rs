@@ -9,6 +9,7 @@ use super::manifest::Manifest;
 use super::names::{Call, Code, Errno};
 use super::site::{Process, Site};
 use crate::api::quantity::Amount;
+use crate::faults::Strike;
 
 /// One step. Each is a map of one key. Steps follow each other without a pause, but each request of the user takes 10 ms of virtual time to reach
 /// the API server, as kubectl does.
@@ -46,6 +47,9 @@ pub enum Step {
     Start(Process),
     /// Kill a process or a node: now, or at a site.
     Crash(Crash),
+    /// Pin a fault to a site, from now on; faults before every other step are pinned before the first manifest is created. A scenario whose site is never
+    /// reached fails.
+    Strike(Strike),
     /// Let calls fail or hang.
     Inject(Inject),
     /// End injections: those of one call, or `all`.
@@ -579,7 +583,11 @@ pub enum AllInjections {
 impl Step {
     /// Whether it pins a fault to a site.
     pub fn is_pinned(&self) -> bool {
-        matches!(self, Step::Crash(crash) if crash.at.is_some())
+        match self {
+            Step::Crash(crash) => crash.at.is_some(),
+            Step::Strike(_) => true,
+            _ => false,
+        }
     }
 
     /// The word that the step begins with in YAML.
@@ -600,6 +608,7 @@ impl Step {
             Step::Stop(_) => "stop",
             Step::Start(_) => "start",
             Step::Crash(_) => "crash",
+            Step::Strike(_) => "strike",
             Step::Inject(_) => "inject",
             Step::Heal(_) => "heal",
             Step::Expect(_) => "expect",

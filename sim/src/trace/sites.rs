@@ -48,6 +48,13 @@ impl Met {
         Some((process, effect, object, *attempt))
     }
 
+    /// Its first name as an effect of this process: effect, object, and the number that it has there.
+    pub fn of(&self, process: &str) -> Option<(&str, &str, u32)> {
+        let mut places = self.places.iter();
+        let ((_, effect, object), attempt) = places.find(|((by, ..), _)| by == process)?;
+        Some((effect, object, *attempt))
+    }
+
     /// The other process that it belongs to.
     pub fn callee(&self) -> Option<&str> {
         let (by, ..) = self.first()?;

@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::*;
 use crate::api::Kind;
+use crate::faults::Fault;
+use crate::host::Trouble;
 
 const SPELLED: &str = r#"
 because: a volume grows under a running pod
@@ -121,6 +123,7 @@ steps:
 - start: kubelet/node-1
 - crash: {process: attacher}
 - crash: {at: provisioner / create / pv data / attempt 2 / applied}
+- strike: {at: driver-node/node-1 / NodeStageVolume / pvc data / attempt 1 / after-op(2), fault: {failOperation: {trouble: io}}}
 - inject: {call: NodeStageVolume, code: INTERNAL, times: 2, claim: data}
 - heal: all
 - expect:
@@ -185,6 +188,10 @@ fn everything() -> Scenario {
         .start("kubelet/node-1")
         .crash("attacher")
         .crash_at("provisioner / create / pv data / attempt 2 / applied")
+        .strike(
+            "driver-node/node-1 / NodeStageVolume / pvc data / attempt 1 / after-op(2)",
+            Fault::FailOperation { trouble: Trouble::Io },
+        )
         .inject(Inject {
             code: Some(Code::Internal),
             times: Times::Count(2),
