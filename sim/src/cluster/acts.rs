@@ -49,9 +49,15 @@ impl Cluster {
             Act::Untaint(node) => self.set_out_of_service(&node, false),
             Act::CreateAgain(object) => self.create_again(object),
             Act::Ask(claim, bytes) => self.user_asks(claim, bytes),
-            Act::StorageBack => self.storages().for_each(|storage| storage.set_reachable(true)),
-            Act::StorageHasRoom => self.storages().for_each(|storage| storage.set_full(false)),
-            Act::ListsCatchUp => self.storages().for_each(|storage| storage.set_lagging(false)),
+            Act::StorageBack => self
+                .storages()
+                .iter()
+                .for_each(|(_, storage)| storage.set_reachable(true)),
+            Act::StorageHasRoom => self.storages().iter().for_each(|(_, storage)| storage.set_full(false)),
+            Act::ListsCatchUp => self
+                .storages()
+                .iter()
+                .for_each(|(_, storage)| storage.set_lagging(false)),
         }
     }
 

@@ -40,15 +40,19 @@ impl Cluster {
                 self.act_later(REPAIRED, Act::Untaint(node.clone()));
             }
             Fault::StorageAway { lasts } => {
-                self.storages().for_each(|storage| storage.set_reachable(false));
+                self.storages()
+                    .iter()
+                    .for_each(|(_, storage)| storage.set_reachable(false));
                 self.act_later(lasts.get(), Act::StorageBack);
             }
             Fault::StorageFull { lasts } => {
-                self.storages().for_each(|storage| storage.set_full(true));
+                self.storages().iter().for_each(|(_, storage)| storage.set_full(true));
                 self.act_later(lasts.get(), Act::StorageHasRoom);
             }
             Fault::StaleLists { lasts } => {
-                self.storages().for_each(|storage| storage.set_lagging(true));
+                self.storages()
+                    .iter()
+                    .for_each(|(_, storage)| storage.set_lagging(true));
                 self.act_later(lasts.get(), Act::ListsCatchUp);
             }
             Fault::SlowStorage { by, lasts } => self.desk.slow(self.now() + lasts.get(), by.get()),

@@ -67,3 +67,15 @@ fn an_answer_is_replaced_only_where_there_is_one() {
         assert_eq!(replaces, spot.phase == PlainPhase::BeforeReply, "{spot:?}");
     });
 }
+
+#[test]
+fn every_fault_stands_in_the_documentation() {
+    let schema = serde_json::to_value(schemars::schema_for!(Fault)).expect("a schema is JSON");
+    let variants = schema["oneOf"].as_array().expect("a fault is one of its kinds");
+    let kinds = variants.iter().filter_map(|variant| variant["required"][0].as_str());
+    let documented = include_str!("../../../docs/faults.md");
+    let missing: Vec<&str> = kinds
+        .filter(|kind| !documented.contains(&format!("| `{kind}` |")))
+        .collect();
+    assert!(missing.is_empty() && variants.len() > 20, "{missing:?}");
+}

@@ -110,14 +110,14 @@ impl Job {
         if fields::is_deleting(&attachment.metadata) {
             return Err(OpError::last(format!("volume attachment {name} is being deleted")));
         }
-        let status = attachment.status.as_ref();
-        if let Some(error) = status.and_then(|s| s.attach_error.as_ref()) {
-            return Err(OpError::last(error.message.clone().unwrap_or_default()));
-        }
+        // An attacher that wrote from a stale cache leaves the error of an earlier attempt there: attached is attached.
         if fields::is_attached(&attachment) {
-            Ok(())
-        } else {
-            Err(OpError::last(format!("volume attachment {name} is not attached yet")))
+            return Ok(());
+        }
+        let status = attachment.status.as_ref();
+        match status.and_then(|s| s.attach_error.as_ref()) {
+            Some(error) => Err(OpError::last(error.message.clone().unwrap_or_default())),
+            None => Err(OpError::last(format!("volume attachment {name} is not attached yet"))),
         }
     }
 
