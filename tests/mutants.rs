@@ -1,4 +1,6 @@
-//! Mutants: a canary that must be found, scenarios that are there, and a table that names them all. `wavetank mutants --check` hunts them all.
+//! Mutants: those that no fault is needed for are noticed, each by its promise; a canary that must be found; scenarios that are there; a table that names all.
+//!
+//! Covered here: the calm run of each mutant in [`BOLD`]. `wavetank mutants --check` hunts all of them through storms.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,6 +8,28 @@ use std::path::{Path, PathBuf};
 use wavetank_sim::mutants::matrix::{Hunt, hunt};
 use wavetank_sim::mutants::{MUTANTS, Mutant, find};
 use wavetank_sim::scenario::{Scenario, load};
+
+/// Mutants that show without any fault, and the promise that they break. May only grow.
+const BOLD: &[(&str, &str)] = &[
+    ("attach-limit-at-start", "same-answer"),
+    ("attach-retry-other-slot", "same-answer"),
+    ("attach-retry-refused", "same-answer"),
+    ("clone-snapshot-left", "no-leftovers"),
+    ("copy-not-grown", "sizes"),
+    ("deletes-while-attached", "order"),
+    ("detach-answered-early", "ok-means-done"),
+    ("detach-does-not-fence", "ok-means-done"),
+    ("detaches-in-use", "order"),
+    ("driver-detaches-others", "ok-means-done"),
+    ("grow-before-rescan", "sizes"),
+    ("inner-layer-not-grown", "sizes"),
+    ("list-forgets-nodes", "legal-answers"),
+    ("parent-cleanup-too-broad", "in-use"),
+    ("recursive-destroy", "in-use"),
+    ("restart-forgets-mounts", "order"),
+    ("skips-unstage", "order"),
+    ("unpublish-ignores-node", "in-use"),
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -71,4 +95,24 @@ fn the_canary_is_found() {
         catch.finding.promise, "expectations",
         "an oracle notices, not only the scenario"
     );
+}
+
+#[test]
+fn what_needs_no_fault_is_noticed_at_once() {
+    let mutants: Vec<&'static Mutant> = BOLD.iter().filter_map(|(name, _)| find(name)).collect();
+    assert_eq!(mutants.len(), BOLD.len(), "each of them is a mutant");
+    let how = Hunt {
+        runs: 1,
+        shrink: 0,
+        jobs: 2,
+        ..Hunt::default()
+    };
+    for (row, (name, promise)) in hunt(&mutants, &library(), how, &|_| {}).iter().zip(BOLD) {
+        let catch = row.catch.as_ref();
+        assert_eq!(
+            catch.map(|catch| catch.finding.promise.as_str()),
+            Some(*promise),
+            "{name}"
+        );
+    }
 }
