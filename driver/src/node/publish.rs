@@ -42,7 +42,7 @@ enum Staging {
     Public(HostPath),
     /// By the driver itself, at the path in the record.
     Private {
-        record: StagedRecord,
+        record: Box<StagedRecord>,
         reach: Reach,
         /// The driver makes the volume, too.
         inline: Option<NewVolume>,
@@ -85,7 +85,7 @@ fn parse(core: &Core, wire: csi::NodePublishVolumeRequest) -> Result<Wanted, Sta
     } else {
         let access = access(&capability, &wire.publish_context);
         Staging::Private {
-            record: private(core, &volume, capability, access)?,
+            record: Box::new(private(core, &volume, capability, access)?),
             inline: None,
             reach: Reach::new(wire.publish_context, &wire.secrets),
         }
@@ -139,12 +139,12 @@ fn inline(
         reach.require_key()?;
     }
     Ok(Staging::Private {
-        record: StagedRecord {
+        record: Box::new(StagedRecord {
             ephemeral: true,
             exported: true,
             encrypted: kind.encrypted,
             ..private(core, volume, capability, Access::ReadWrite)?
-        },
+        }),
         inline: Some(NewVolume {
             id: volume.clone(),
             size: inline_size(core, kind, wire.volume_context.get(SIZE))?,
@@ -214,7 +214,7 @@ async fn grant(core: Arc<Core>, mut wanted: Wanted) -> Result<(), Status> {
             compare(draft.tables.targets.get(target), record)?;
             draft.target(target, Some(record.clone()));
             if let Some(staged) = must_stage {
-                draft.staged(volume, Some(staged.clone()));
+                draft.staged(volume, Some(StagedRecord::clone(staged)));
             }
             Ok(())
         })
@@ -408,7 +408,7 @@ async fn make_visible(core: &Core, wanted: &Wanted, staged: Option<&StagedRecord
             StagedRecord {
                 phase: StagedPhase::Staged,
                 device: Some(device),
-                ..record.clone()
+                ..StagedRecord::clone(record)
             }
         }
         (None, Staging::Public(_)) => return Err(Status::failed_precondition("the volume is not staged")),

@@ -11,7 +11,7 @@ use super::volume::{BYTES, MI, Volume};
 
 /// A volume of a pod's own.
 fn inline(place: &Place, id: &str, fs: &str) -> csi::NodePublishVolumeRequest {
-    fs::create_dir_all(place.path("pods")).unwrap();
+    fs::create_dir_all(place.path("pods")).expect("the test is set up so");
     let attribute = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     csi::NodePublishVolumeRequest {
         volume_id: id.to_owned(),
@@ -39,24 +39,41 @@ async fn inline_volume(backend: &'static str) {
     let mut life = place.start().await;
     let request = inline(&place, "csi-1", "ext4");
     for _ in 0..3 {
-        life.calls.node.node_publish_volume(request.clone()).await.unwrap();
+        life.calls
+            .node
+            .node_publish_volume(request.clone())
+            .await
+            .expect("the test is set up so");
     }
-    fs::write(format!("{}/data", request.target_path), BYTES).unwrap();
+    fs::write(format!("{}/data", request.target_path), BYTES).expect("the test is set up so");
     if backend == "loop" {
         life.kill();
         life = place.start().await;
-        life.calls.node.node_publish_volume(request.clone()).await.unwrap();
-        assert_eq!(fs::read(format!("{}/data", request.target_path)).unwrap(), BYTES);
+        life.calls
+            .node
+            .node_publish_volume(request.clone())
+            .await
+            .expect("the test is set up so");
         assert_eq!(
-            fs::read_dir(place.path("state/volumes")).unwrap().count(),
+            fs::read(format!("{}/data", request.target_path)).expect("the test is set up so"),
+            BYTES
+        );
+        assert_eq!(
+            fs::read_dir(place.path("state/volumes"))
+                .expect("the test is set up so")
+                .count(),
             2,
             "one image, one file"
         );
     } else {
-        fs::remove_file(format!("{}/data", request.target_path)).unwrap();
+        fs::remove_file(format!("{}/data", request.target_path)).expect("the test is set up so");
     }
     for _ in 0..2 {
-        life.calls.node.node_unpublish_volume(end_of(&request)).await.unwrap();
+        life.calls
+            .node
+            .node_unpublish_volume(end_of(&request))
+            .await
+            .expect("the test is set up so");
     }
     assert_eq!(place.leftovers(), Vec::<String>::new());
     let persistent = persistent(&mut life.calls).await;
@@ -64,7 +81,7 @@ async fn inline_volume(backend: &'static str) {
         volume_id: persistent.clone(),
         ..inline(&place, "csi-2", "ext4")
     };
-    let refused = life.calls.node.node_publish_volume(theft).await.unwrap_err();
+    let refused = life.calls.node.node_publish_volume(theft).await.expect_err("a refusal");
     assert_eq!(refused.code(), Code::AlreadyExists);
     let there = csi::ControllerGetVolumeRequest { volume_id: persistent };
     life.calls
@@ -82,8 +99,13 @@ async fn persistent(calls: &mut Callers) -> String {
         volume_capabilities: vec![mount("ext4")],
         ..Default::default()
     };
-    let made = calls.controller.create_volume(create).await.unwrap().into_inner();
-    made.volume.unwrap().volume_id
+    let made = calls
+        .controller
+        .create_volume(create)
+        .await
+        .expect("the test is set up so")
+        .into_inner();
+    made.volume.expect("the test is set up so").volume_id
 }
 
 #[tokio::test]
@@ -122,9 +144,17 @@ async fn a_killed_process_leaves_nothing_of_a_pods_own_volume() {
         }
         let mut calls = life.calls.clone();
         if kill % 2 == 0 {
-            calls.node.node_publish_volume(request.clone()).await.unwrap();
+            calls
+                .node
+                .node_publish_volume(request.clone())
+                .await
+                .expect("the test is set up so");
         }
-        calls.node.node_unpublish_volume(end_of(&request)).await.unwrap();
+        calls
+            .node
+            .node_unpublish_volume(end_of(&request))
+            .await
+            .expect("the test is set up so");
         assert_eq!(place.leftovers(), Vec::<String>::new(), "kill {kill}");
         life.kill();
     }
@@ -140,21 +170,21 @@ async fn a_volume_belongs_to_its_group_with_all_that_is_in_it() {
         group: "2000",
         ..Volume::new(&place, "v", "ext4", 64 * MI)
     };
-    volume.up(&mut calls, None).await.unwrap();
+    volume.up(&mut calls, None).await.expect("the test is set up so");
     let of = |path: &str| {
-        let found = fs::symlink_metadata(format!("{}{path}", volume.target)).unwrap();
+        let found = fs::symlink_metadata(format!("{}{path}", volume.target)).expect("the test is set up so");
         (found.gid(), found.mode() & 0o7777)
     };
     assert_eq!(of("").0, 2000);
     assert_eq!(of("").1 & 0o2770, 0o2770);
     let at = |path: &str| format!("{}{path}", volume.target);
-    fs::create_dir(at("/deep")).unwrap();
+    fs::create_dir(at("/deep")).expect("the test is set up so");
     assert_eq!(of("/deep").0, 2000, "directories hand the group on");
-    fs::write(at("/deep/file"), BYTES).unwrap();
-    fs::set_permissions(at("/deep/file"), fs::Permissions::from_mode(0o600)).unwrap();
-    let outside = tempfile::NamedTempFile::new().unwrap();
-    fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o600)).unwrap();
-    std::os::unix::fs::symlink(outside.path(), at("/deep/link")).unwrap();
+    fs::write(at("/deep/file"), BYTES).expect("the test is set up so");
+    fs::set_permissions(at("/deep/file"), fs::Permissions::from_mode(0o600)).expect("the test is set up so");
+    let outside = tempfile::NamedTempFile::new().expect("the test is set up so");
+    fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o600)).expect("the test is set up so");
+    std::os::unix::fs::symlink(outside.path(), at("/deep/link")).expect("the test is set up so");
 
     let again = Volume {
         group: "3000",
@@ -162,22 +192,38 @@ async fn a_volume_belongs_to_its_group_with_all_that_is_in_it() {
         id: volume.id.clone(),
         ..Volume::new(&place, "v", "ext4", 64 * MI)
     };
-    again.show(&mut calls).await.unwrap();
+    again.show(&mut calls).await.expect("the test is set up so");
     for path in ["", "/deep", "/deep/file", "/deep/link", "/lost+found"] {
         assert_eq!(of(path).0, 3000, "{path}");
     }
     assert_eq!(of("/deep/file").1, 0o660);
     assert_eq!(of("/deep").1 & 0o2770, 0o2770);
-    let untouched = outside.path().metadata().unwrap();
+    let untouched = outside.path().metadata().expect("the test is set up so");
     assert_eq!(
         (untouched.gid(), untouched.mode() & 0o777),
         (0, 0o600),
         "links lead nowhere"
     );
-    again.hide(&mut calls).await.unwrap();
-    volume.down(&mut calls).await.unwrap();
+    again.hide(&mut calls).await.expect("the test is set up so");
+    volume.down(&mut calls).await.expect("the test is set up so");
     assert_eq!(place.leftovers(), Vec::<String>::new());
     assert_eq!(life.end().await, Some(0));
+}
+
+async fn nothing_elsewhere(calls: &mut Callers) {
+    let elsewhere = csi::GetCapacityRequest {
+        accessible_topology: Some(csi::Topology {
+            segments: [("topology.wavetank.dev/node".to_owned(), "n9".to_owned())].into(),
+        }),
+        ..Default::default()
+    };
+    let nothing = calls
+        .controller
+        .get_capacity(elsewhere)
+        .await
+        .expect("the test is set up so")
+        .into_inner();
+    assert_eq!(nothing.available_capacity, 0, "another node has none of it");
 }
 
 /// Room is counted for each type, and what is taken at once is really taken.
@@ -190,7 +236,12 @@ async fn types_have_limits(backend: &'static str) {
             parameters: [("type".to_owned(), kind.to_owned())].into(),
             ..Default::default()
         };
-        let answer = calls.controller.get_capacity(asked).await.unwrap().into_inner();
+        let answer = calls
+            .controller
+            .get_capacity(asked)
+            .await
+            .expect("the test is set up so")
+            .into_inner();
         (
             answer.available_capacity / MI,
             answer.maximum_volume_size.unwrap_or_default() / MI,
@@ -214,43 +265,36 @@ async fn types_have_limits(backend: &'static str) {
         .controller
         .create_volume(create("a", "thick", 96 * MI))
         .await
-        .unwrap();
+        .expect("the test is set up so");
     assert_eq!(room(&mut calls, "thick").await.0, 32);
     let full = calls
         .controller
         .create_volume(create("b", "thick", 64 * MI))
         .await
-        .unwrap_err();
+        .expect_err("a refusal");
     assert_eq!(full.code(), Code::ResourceExhausted);
     calls
         .controller
         .create_volume(create("b", "thin", 64 * MI))
         .await
-        .unwrap();
+        .expect("the test is set up so");
     let unknown = calls
         .controller
         .create_volume(create("c", "gold", 64 * MI))
         .await
-        .unwrap_err();
+        .expect_err("a refusal");
     assert_eq!(unknown.code(), Code::InvalidArgument);
-    let id = made.into_inner().volume.unwrap().volume_id;
+    let id = made.into_inner().volume.expect("the test is set up so").volume_id;
     if backend == "loop" {
         let taken = |id: &str| {
             fs::metadata(place.path(&format!("state/volumes/{id}.img")))
-                .unwrap()
+                .expect("the test is set up so")
                 .blocks()
                 * 512
         };
         assert!(taken(&id) >= 96 * MI as u64, "thick is taken at once");
     }
-    let elsewhere = csi::GetCapacityRequest {
-        accessible_topology: Some(csi::Topology {
-            segments: [("topology.wavetank.dev/node".to_owned(), "n9".to_owned())].into(),
-        }),
-        ..Default::default()
-    };
-    let nothing = calls.controller.get_capacity(elsewhere).await.unwrap().into_inner();
-    assert_eq!(nothing.available_capacity, 0, "another node has none of it");
+    nothing_elsewhere(&mut calls).await;
     assert_eq!(life.end().await, Some(0));
 }
 
@@ -276,14 +320,19 @@ async fn listing_tells_nodes_and_condition(backend: &'static str) {
             .controller
             .list_volumes(csi::ListVolumesRequest::default())
             .await
-            .unwrap();
-        answer.into_inner().entries.remove(0).status.unwrap()
+            .expect("the test is set up so");
+        answer
+            .into_inner()
+            .entries
+            .remove(0)
+            .status
+            .expect("the test is set up so")
     };
     let status = listed(&mut calls).await;
     assert_eq!(
         (
             status.published_node_ids.len(),
-            status.volume_condition.unwrap().abnormal
+            status.volume_condition.expect("the test is set up so").abnormal
         ),
         (0, false)
     );
@@ -293,11 +342,18 @@ async fn listing_tells_nodes_and_condition(backend: &'static str) {
         volume_capability: Some(mount("ext4")),
         ..Default::default()
     };
-    calls.controller.controller_publish_volume(attach).await.unwrap();
+    calls
+        .controller
+        .controller_publish_volume(attach)
+        .await
+        .expect("the test is set up so");
     assert_eq!(listed(&mut calls).await.published_node_ids, ["n1"]);
     if backend == "loop" {
-        fs::remove_file(place.path(&format!("state/volumes/{id}.img"))).unwrap();
-        let condition = listed(&mut calls).await.volume_condition.unwrap();
+        fs::remove_file(place.path(&format!("state/volumes/{id}.img"))).expect("the test is set up so");
+        let condition = listed(&mut calls)
+            .await
+            .volume_condition
+            .expect("the test is set up so");
         assert!(
             condition.abnormal && condition.message.contains("image"),
             "{condition:?}"
