@@ -184,6 +184,43 @@ fn one_module_names_the_executor() {
     assert!(found.is_empty(), "only sim/src/runtime names madsim: {found:#?}");
 }
 
+/// The packages that one of the workspace needs, itself included, as the lock file tells.
+fn needs(package: &str) -> Vec<String> {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("the lock file is there");
+    let mut found = vec![package.to_owned()];
+    let mut next = 0;
+    while let Some(name) = found.get(next).cloned() {
+        next += 1;
+        let entries = lock
+            .split("[[package]]")
+            .filter(|entry| entry.contains(&format!("\nname = \"{name}\"\n")));
+        for entry in entries {
+            let (_, listed) = entry.split_once("dependencies = [").unwrap_or_default();
+            let listed = listed.split(']').next().unwrap_or_default();
+            let names = listed.split('"').skip(1).step_by(2);
+            for needed in names.filter_map(|word| word.split(' ').next()) {
+                if !found.iter().any(|known| known == needed) {
+                    found.push(needed.to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_agent_of_a_real_node_is_no_part_of_a_simulation() {
+    let needed = needs("wavetank-agent");
+    assert!(needed.iter().any(|name| name == "wavetank-driver"), "{needed:?}");
+    for foreign in ["madsim", "wavetank-sim"] {
+        assert!(!needed.iter().any(|name| name == foreign), "the agent needs {foreign}");
+    }
+    assert!(
+        needs("wavetank-sim").iter().any(|name| name == "madsim"),
+        "the lock file is read as it is"
+    );
+}
+
 #[test]
 fn the_driver_never_learns_that_it_is_simulated() {
     let found: Vec<String> = places("wavetank_sim", |f| {

@@ -290,6 +290,9 @@ fn the_schema_is_the_published_one_and_the_legend_is_there() {
     let schema = wavetank(&["schema"]);
     let published = fs::read_to_string(root().join("docs/scenario.schema.json")).unwrap();
     assert_eq!((schema.status, schema.out), (Some(0), published));
+    let schema = wavetank(&["schema", "driver"]);
+    let published = fs::read_to_string(root().join("docs/driver.schema.json")).unwrap();
+    assert_eq!((schema.status, schema.out), (Some(0), published));
     let legend = wavetank(&["legend"]);
     assert_eq!(legend.status, Some(0));
     assert!(legend.out.starts_with("One line for each effect"), "{}", legend.out);

@@ -20,6 +20,7 @@ mod host;
 mod image;
 mod ioctl;
 mod layer;
+pub mod look;
 mod loops;
 mod mountinfo;
 pub(crate) mod paths;

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use crate::trace::{Follow, Token};
 /// What `--help` says below the options.
 const AFTER: &str = "\
 Exit status: 0 everything held; 1 an expectation failed, or a pinned fault or something that must be seen sometimes was not reached; \
-2 a promise of safety is broken; 3 one of the calm; 4 not deterministic; 5 not judged; 64 usage or a scenario that cannot be read; \
+2 a promise of safety is broken; 3 one of the calm; 4 not deterministic; 5 not judged (a driver is missing or hangs, or no scenario applies to it); 64 usage or a scenario that cannot be read; \
 70 a bug of wavetank; 130 interrupted. Over several runs the first present of 70, 2, 3, 4, 1, 5 wins.
 
 The same scenario, seed and version give the same trace, byte for byte, on every machine.";
@@ -48,12 +49,23 @@ pub(super) enum Command {
     Replay(ReplayArgs),
     /// Join the reports of the shards of a campaign.
     Merge(MergeArgs),
-    /// Print the JSON Schema of scenario files, or of replay files, for editors.
+    /// Drivers of your own: ask one what it can do.
+    Driver(super::driver::DriverArgs),
+    /// Print the JSON Schema of scenario files, replay files or driver profiles, for editors.
     Schema(SchemaArgs),
     /// Explain the signs of the trace.
     Legend,
     /// List the promises that every run is held to.
     Oracles,
+    /// Be the agent of a real node. For wavetank itself.
+    #[command(hide = true, disable_help_flag = true)]
+    Agent(AgentArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct AgentArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
 }
 
 /// Play scenarios: one with its trace, several with a line each.
@@ -82,6 +94,9 @@ pub(super) struct RunArgs {
     /// Put a known bug into the driver or into a part of Kubernetes (docs/mutants.md): does the scenario notice?
     #[arg(long, value_name = "NAME", value_parser = mutant, conflicts_with = "token")]
     pub mutant: Option<&'static Mutant>,
+    /// Play around a driver of your own that runs as processes behind sockets: its profile (docs/drivers.md).
+    #[arg(long, value_name = "FILE")]
+    pub driver: Option<PathBuf>,
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: Format,
@@ -109,6 +124,7 @@ impl RunArgs {
             paths: vec![path],
             seed: token.seed,
             seeds: None,
+            driver: None,
             token: Some(token),
             mutant: None,
             format,
@@ -142,6 +158,8 @@ pub(super) enum SchemaOf {
     Scenario,
     /// Of replay files.
     Replay,
+    /// Of driver profiles.
+    Driver,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,6 +5,7 @@
 
 mod args;
 mod conform;
+mod driver;
 mod explore;
 mod found;
 mod merge;
@@ -25,7 +26,7 @@ use anstream::AutoStream;
 use clap::error::ErrorKind;
 use clap::{ColorChoice, Parser as _};
 
-use crate::link::Factory;
+use crate::link::{Factory, socket};
 use crate::scenario::{self, Scenario, ScenarioError, nearest};
 use args::{Args, Command, SchemaOf};
 
@@ -89,10 +90,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
         Command::Schema(args) => {
             let schema = match args.of {
                 SchemaOf::Scenario => scenario::schema(),
+                SchemaOf::Driver => socket::schema(),
                 SchemaOf::Replay => crate::explore::replay::schema(),
             };
             print(&mut streams, &format!("{schema:#}\n"))
         }
+        Command::Driver(args) => driver::run(args, &mut streams),
+        Command::Agent(args) => return wavetank_agent::main(args.words.iter().cloned(), &[driver::AGENT]),
         Command::Legend => print(&mut streams, crate::trace::LEGEND),
         Command::Oracles => print(&mut streams, &oracles()),
     };

@@ -14,9 +14,10 @@ use std::time::Duration;
 use super::args::{Format, RunArgs, mutant};
 use super::progress::Progress;
 use super::report::{Outcome, Printer, Told};
-use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, load};
+use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, driver, load};
+use crate::link::socket;
 use crate::mutants::Mutant;
-use crate::play::{self, Options, Verdict};
+use crate::play::{self, Aftermath, Options, Verdict};
 use crate::scenario::Scenario;
 use crate::trace::{self, TextOptions, Token, Trace};
 
@@ -31,6 +32,9 @@ struct Plan {
     mutant: Option<&'static Mutant>,
     /// The run that is repeated, if one is.
     token: Option<Token>,
+    outside: Option<Arc<socket::Outside>>,
+    /// The profile of the outside driver, as the user spells it.
+    profile: Option<String>,
     format: Format,
     /// How a trace is rendered; `None` when it is not.
     text: Option<TextOptions>,
@@ -62,16 +66,27 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         drivers: drivers.clone(),
         mutant: args.mutant.or(infected(args, streams)?),
         token: args.token.clone(),
+        outside: args
+            .driver
+            .as_deref()
+            .map(|path| driver::open(path, streams))
+            .transpose()?,
+        profile: args.driver.as_deref().map(|path| path.display().to_string()),
         format: args.format,
         digest: args.digest,
         scenarios,
     };
+    let outside = plan.outside.clone();
     let mut printer = Printer::new(args, runs, plan.scenarios.iter().map(|s| s.name.as_str()));
     let (news, heard) = mpsc::channel();
     watch_interrupts(&news, streams)?;
     start_workers(&Arc::new(plan), runs, &news);
     drop(news);
-    let interrupted = listen(&heard, runs, &mut printer, streams)?;
+    let interrupted = listen(&heard, runs, &mut printer, streams);
+    if let Some(outside) = &outside {
+        outside.tidy();
+    }
+    let interrupted = interrupted?;
     printer.summary(&mut streams.out, interrupted)?;
     let strangers = printer.strangers(&mut streams.err)?;
     if interrupted {
@@ -220,6 +235,7 @@ impl Plan {
             seed,
             drivers: self.drivers.clone(),
             mutant: self.mutant,
+            outside: self.outside.clone(),
             ..Options::default()
         };
         if let Some(storm) = self.token.as_ref().and_then(|token| token.storm.clone()) {
@@ -248,8 +264,15 @@ impl Plan {
             took: Duration::ZERO,
             digest: None,
             trace: Vec::new(),
+            driver: self.profile.clone(),
+            aftermath: Aftermath::default(),
             strangers: Vec::new(),
         };
+        let reasons = self.outside.as_ref().map(|outside| outside.reasons_against(scenario));
+        if let Some(reasons) = reasons.filter(|reasons| !reasons.is_empty()) {
+            outcome.verdict = Verdict::NotApplicable(reasons);
+            return outcome;
+        }
         let played = catch_unwind(AssertUnwindSafe(|| {
             let report = play::play(scenario, &options);
             outcome.verdict = report.verdict;
@@ -260,6 +283,7 @@ impl Plan {
                 .into_iter()
                 .map(|violation| Told::of(violation, &report.trace));
             outcome.violations = told.collect();
+            outcome.aftermath = report.aftermath;
             self.render(&report.trace, &mut outcome);
         }));
         if let Err(panic) = played {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::{Format, RunArgs};
 use crate::oracles::Violation;
-use crate::play::{Verdict, worst};
+use crate::play::{Aftermath, Verdict, worst};
 use crate::trace::{self, Token, Trace, VERSION, json::SCHEMA, text::cut};
 
 const BOLD: Style = Style::new().bold();
@@ -39,6 +39,10 @@ pub(super) struct Outcome {
     pub digest: Option<String>,
     /// The rendered trace, if asked for.
     pub trace: Vec<u8>,
+    /// The profile of the outside driver, if there was one.
+    pub driver: Option<String>,
+    /// What remains of a run around an outside driver.
+    pub aftermath: Aftermath,
     /// Objects that were to be followed and never met, and what was probably meant.
     pub strangers: Vec<(String, Option<String>)>,
 }
@@ -104,6 +108,8 @@ pub(super) struct Printer {
     failed: Vec<Outcome>,
     /// What must be seen sometimes, by scenario, and whether a run has seen it.
     sometimes: BTreeMap<(String, String), bool>,
+    /// How many scenarios do not apply to the driver.
+    not_applicable: usize,
     /// How many runs never met an object that was to be followed.
     strangers: BTreeMap<String, (usize, Option<String>)>,
 }
@@ -120,6 +126,7 @@ impl Printer {
             statuses: BTreeMap::new(),
             failed: Vec::new(),
             sometimes: BTreeMap::new(),
+            not_applicable: 0,
             strangers: BTreeMap::new(),
         }
     }
@@ -130,6 +137,8 @@ impl Printer {
         for (what, seen) in &outcome.sometimes {
             *self.sometimes.entry((outcome.name.clone(), what.clone())).or_default() |= seen;
         }
+        let applies = !matches!(outcome.verdict, Verdict::NotApplicable(_));
+        self.not_applicable += usize::from(!applies);
         for (stranger, near) in &outcome.strangers {
             let entry = self.strangers.entry(stranger.clone()).or_insert((0, near.clone()));
             entry.0 += 1;
@@ -140,7 +149,7 @@ impl Printer {
             Format::Text if self.runs == 1 => one(out, &outcome)?,
             Format::Text => self.one_of_many(out, &outcome)?,
         }
-        if !outcome.verdict.held() && self.runs > 1 {
+        if applies && !outcome.verdict.held() && self.runs > 1 {
             self.failed.push(Outcome {
                 trace: Vec::new(),
                 ..outcome
@@ -160,6 +169,9 @@ impl Printer {
         if self.seeds {
             write!(out, "  seed {:<4}", outcome.seed)?;
         }
+        if let Verdict::NotApplicable(reasons) = &outcome.verdict {
+            return writeln!(out, "  {DIM}{}{DIM:#}", reasons.join("; "));
+        }
         write!(out, "  {:>11}", seconds(outcome.took))?;
         if let Some(digest) = &outcome.digest {
             write!(out, "  {digest}")?;
@@ -177,7 +189,8 @@ impl Printer {
         if self.format == Format::Json {
             let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
             let line = json!({
-                "type": "summary", "runs": self.runs, "done": done, "held": of(0), "failed": of(1), "unsafe": of(2), "restless": of(3), "broken": of(70),
+                "type": "summary", "runs": self.runs, "done": done, "held": of(0) - self.not_applicable, "failed": of(1),
+                "unsafe": of(2), "restless": of(3), "not_judged": of(5), "not_applicable": self.not_applicable, "broken": of(70),
                 "interrupted": interrupted,
             });
             return writeln!(out, "{line}");
@@ -206,10 +219,11 @@ impl Printer {
         if self.quiet && held == self.runs {
             return Ok(());
         }
+        let held = held - self.not_applicable;
         let broken = self.statuses.get(&70).copied().unwrap_or(0);
         let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
-        let (safety, calm) = (of(2), of(3));
-        let failed = done - held - broken - safety - calm;
+        let (safety, calm, hung) = (of(2), of(3), of(5));
+        let failed = done - held - broken - safety - calm - hung - self.not_applicable;
         writeln!(out)?;
         write!(
             out,
@@ -217,10 +231,18 @@ impl Printer {
             self.runs,
             plural(self.runs, "run")
         )?;
+        if self.not_applicable > 0 {
+            write!(
+                out,
+                ", {DIM}{} not applicable to this driver{DIM:#}",
+                self.not_applicable
+            )?;
+        }
         for (count, word) in [
             (failed, "failed"),
             (safety, "broke a promise of safety"),
             (calm, "broke a promise of the calm"),
+            (hung, "not judged"),
             (broken, "stopped by a bug of wavetank"),
         ] {
             if count > 0 {
@@ -257,7 +279,12 @@ impl Printer {
     /// The exit status over all runs.
     pub fn status(&self) -> u8 {
         let never = self.never().map(|_| 1).take(1);
-        worst(self.statuses.keys().copied().chain(never))
+        let done: usize = self.statuses.values().sum();
+        match worst(self.statuses.keys().copied().chain(never)) {
+            // Nothing was judged.
+            0 if done > 0 && self.not_applicable == done => 5,
+            status => status,
+        }
     }
 }
 
@@ -270,6 +297,10 @@ fn one(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     }
     let (style, word) = word(&outcome.verdict);
     let took = seconds(outcome.took);
+    if let Verdict::NotApplicable(_) = outcome.verdict {
+        writeln!(out, "{BOLD}{}{BOLD:#} does not apply to this driver:", outcome.name)?;
+        return details(out, outcome);
+    }
     writeln!(
         out,
         "{style}{word}{style:#} {BOLD}{}{BOLD:#} after {took}",
@@ -286,6 +317,15 @@ fn details(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     for failure in outcome.verdict.failures() {
         writeln!(out, "  {}", cut(&failure.to_string()))?;
     }
+    if let Verdict::NotJudged(why) = &outcome.verdict {
+        writeln!(out, "  not judged: {}", cut(why))?;
+    }
+    if let Verdict::NotApplicable(reasons) = &outcome.verdict {
+        for reason in reasons {
+            writeln!(out, "  {}", cut(reason))?;
+        }
+        return Ok(());
+    }
     if let Verdict::Broken(message) = &outcome.verdict {
         writeln!(out, "  wavetank itself failed: {message}")?;
         writeln!(
@@ -293,8 +333,26 @@ fn details(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
             "  This is a bug of wavetank, unless a driver of your own panicked. Please report it with the scenario and the token."
         )?;
     }
+    for text in &outcome.aftermath.unrepeatable {
+        writeln!(out, "  may differ when repeated: {text}")?;
+    }
+    for text in &outcome.aftermath.broken {
+        writeln!(out, "  {}", cut(text))?;
+    }
+    for (node, log) in &outcome.aftermath.logs {
+        writeln!(out, "  output of the driver ({node}): {}", log.display())?;
+    }
     if let (false, Some(file)) = (outcome.verdict.held(), &outcome.file) {
-        writeln!(out, "  again: wavetank run {} --seed {}", quoted(file), outcome.seed)?;
+        let driver = outcome
+            .driver
+            .as_deref()
+            .map_or_else(String::new, |file| format!(" --driver {}", quoted(file)));
+        writeln!(
+            out,
+            "  again: wavetank run {} --seed {}{driver}",
+            quoted(file),
+            outcome.seed
+        )?;
     }
     writeln!(out, "{DIM}  token: {}{DIM:#}", outcome.token)?;
     match &outcome.digest {
@@ -323,6 +381,14 @@ fn json_run(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
             failures.push(json!({"place": null, "message": message}));
             "broken"
         }
+        Verdict::NotJudged(why) => {
+            failures.push(json!({"place": null, "message": why}));
+            "not judged"
+        }
+        Verdict::NotApplicable(reasons) => {
+            failures.extend(reasons.iter().map(|reason| json!({"place": null, "message": reason})));
+            "not applicable"
+        }
     };
     let violations: Vec<_> = outcome.violations.iter().map(Told::json).collect();
     let verdict = json!({
@@ -339,6 +405,8 @@ fn word(verdict: &Verdict) -> (Style, &'static str) {
         Verdict::Failed(_) => (BAD, "FAILED"),
         Verdict::Unsafe(_) => (BAD, "UNSAFE"),
         Verdict::Restless(_) => (BAD, "UNREST"),
+        Verdict::NotJudged(_) => (BAD, "hung"),
+        Verdict::NotApplicable(_) => (DIM, "n/a"),
         Verdict::Broken(_) => (BAD, "BUG"),
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Data {
     /// How many volumes of a name were deleted.
     deleted: BTreeMap<String, u64>,
     storages: Vec<(Arc<str>, Storage)>,
+    /// What drivers without a modelled storage system said they did.
+    told: Vec<(Arc<str>, Fate)>,
 }
 
 fn name(driver: &str, handle: &str) -> String {
@@ -36,6 +38,7 @@ impl Data {
             .storages
             .iter()
             .flat_map(|(driver, storage)| storage.take_fates().into_iter().map(|fate| (Arc::clone(driver), fate)))
+            .chain(std::mem::take(&mut self.told))
             .collect();
         for (driver, fate) in fates {
             match fate {
@@ -50,6 +53,11 @@ impl Data {
                 }
             }
         }
+    }
+
+    /// A driver without a modelled storage system says what became of data.
+    pub(super) fn tell(&mut self, driver: &Arc<str>, fate: Fate) {
+        self.told.push((Arc::clone(driver), fate));
     }
 
     /// A machine loses its power.

@@ -10,16 +10,16 @@ use tonic::{Code, Status};
 use tower::{Layer, ServiceExt, util::BoxCloneService};
 
 use super::operations::{Behalf, Operations};
-use super::{Cluster, Due, ProcessId, Who};
+use super::{Cluster, Due, ProcessId, Who, outside};
 use crate::host::Fence;
 use crate::link::inproc::DISCONNECTED;
 use crate::link::layers::{DeadlineLayer, Sleeper, Tamper, TamperLayer};
-use crate::link::{Call, CallError, CsiReply, InProcess, Services, Socket, Wire};
+use crate::link::{Call, CallError, CsiReply, Served, Socket, Wire, socket};
 use crate::runtime::{Board, Lane, Tasks, Time};
 use crate::trace::{ProcessChange, Record, What};
 
 /// Starts one process of a driver: called at every start, with the tasks of that incarnation.
-pub type Launch = Box<dyn FnMut(Launching) -> BoxFuture<'static, Result<Services, String>>>;
+pub type Launch = Box<dyn FnMut(Launching) -> BoxFuture<'static, Result<Served, String>>>;
 
 /// What a [`Launch`] builds a seat from.
 pub struct Launching {
@@ -64,6 +64,21 @@ pub enum DriverSpec {
         node: Option<Arc<str>>,
         /// Starts it.
         launch: Launch,
+    },
+    /// One process of a driver that runs outside.
+    Outside {
+        /// The driver's name.
+        driver: Arc<str>,
+        /// The process's name in traces.
+        name: Arc<str>,
+        /// The node it serves; `None` for a controller that runs on no node.
+        node: Option<Arc<str>>,
+        /// Its other name, if it serves the sidecars, too.
+        controller: Option<Arc<str>>,
+        /// The process.
+        process: Arc<socket::Process>,
+        /// How long it takes to start, in virtual time.
+        starts_in: Duration,
     },
     /// A script that answers every call to a driver.
     Scripted {
@@ -145,8 +160,11 @@ pub(super) struct Drivers {
 
 struct DriverProcess {
     name: Arc<str>,
+    /// Its name where the sidecars talk to it, if that is another one.
+    controller: Option<Arc<str>>,
     lane: Lane,
     launch: Launch,
+    outside: Option<Arc<socket::Process>>,
     incarnation: u32,
     state: DriverState,
     tasks: Option<Tasks>,
@@ -159,6 +177,9 @@ impl DriverProcess {
     fn die(&mut self) -> Vec<u64> {
         let before = std::mem::replace(&mut self.state, DriverState::Down);
         self.fence.freeze();
+        if let Some(outside) = &self.outside {
+            outside.kill();
+        }
         let tasks = self.tasks.take();
         if let Some(tasks) = &tasks {
             tasks.kill();
@@ -167,6 +188,10 @@ impl DriverProcess {
             DriverState::Starting(waiting) => waiting.into_iter().map(|(id, _)| id).collect(),
             DriverState::Dormant | DriverState::Up(_) | DriverState::Down => Vec::new(),
         }
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        *self.name == *name || self.controller.as_deref() == Some(name)
     }
 
     fn is_dead(&self) -> bool {
@@ -179,7 +204,7 @@ enum DriverState {
     Dormant,
     /// It is starting; these calls wait.
     Starting(Vec<(u64, Tamper)>),
-    Up(Services),
+    Up(Served),
     Down,
 }
 
@@ -216,25 +241,46 @@ impl Cluster {
                 node,
                 launch,
             } => {
-                let lane = self.board.lane(&name);
-                let at = self.drivers.processes.len();
-                let state = DriverState::Dormant;
-                self.drivers.processes.push(DriverProcess {
-                    name,
-                    lane,
-                    launch,
-                    incarnation: 0,
-                    state,
-                    tasks: None,
-                    fence: Fence::new(),
-                    operations: None,
-                });
+                let at = self.add_process_of_driver(name, launch);
                 self.drivers.seats.insert((driver, node), at);
+            }
+            DriverSpec::Outside {
+                driver,
+                name,
+                node,
+                controller,
+                process,
+                starts_in,
+            } => {
+                let at = self.add_process_of_driver(name, outside::launch(Arc::clone(&process), starts_in));
+                if controller.is_some() {
+                    self.drivers.seats.insert((Arc::clone(&driver), None), at);
+                }
+                self.drivers.seats.insert((driver, node), at);
+                let added = &mut self.drivers.processes[at];
+                (added.controller, added.outside) = (controller, Some(process));
             }
             DriverSpec::Scripted { driver, script } => {
                 self.drivers.scripts.insert(driver, script);
             }
         }
+    }
+
+    fn add_process_of_driver(&mut self, name: Arc<str>, launch: Launch) -> usize {
+        let lane = self.board.lane(&name);
+        self.drivers.processes.push(DriverProcess {
+            name,
+            controller: None,
+            lane,
+            launch,
+            outside: None,
+            incarnation: 0,
+            state: DriverState::Dormant,
+            tasks: None,
+            fence: Fence::new(),
+            operations: None,
+        });
+        self.drivers.processes.len() - 1
     }
 
     /// What is to happen to the next calls of a kind. The first injection that fits a call and is not used up strikes.
@@ -279,7 +325,10 @@ impl Cluster {
 
     /// The names of the driver processes.
     pub fn driver_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.drivers.processes.iter().map(|p| &p.name)
+        self.drivers
+            .processes
+            .iter()
+            .flat_map(|p| std::iter::once(&p.name).chain(&p.controller))
     }
 
     /// The names of a node's driver processes.
@@ -295,7 +344,7 @@ impl Cluster {
 
     /// Kills a driver process by name; it stays down until [`Cluster::start_driver`]. `false` when there is none of that name.
     pub fn kill_driver(&mut self, name: &str) -> bool {
-        let Some(process) = self.drivers.processes.iter_mut().find(|p| &*p.name == name) else {
+        let Some(process) = self.drivers.processes.iter_mut().find(|p| p.is_called(name)) else {
             return false;
         };
         if process.is_dead() {
@@ -316,7 +365,7 @@ impl Cluster {
 
     /// Starts a driver process unless it runs already. `false` when there is none of that name.
     pub fn start_driver(&mut self, name: &str) -> bool {
-        let Some(at) = self.drivers.processes.iter().position(|p| &*p.name == name) else {
+        let Some(at) = self.drivers.processes.iter().position(|p| p.is_called(name)) else {
             return false;
         };
         match self.drivers.processes[at].state {
@@ -359,8 +408,12 @@ impl Cluster {
 
     /// The name of the driver process that answers a call of `who`.
     pub(super) fn callee(&self, who: Who, call: &Call) -> Option<Arc<str>> {
-        let at = self.seat(who, call)?;
-        Some(Arc::clone(&self.drivers.processes[at].name))
+        let process = &self.drivers.processes[self.seat(who, call)?];
+        let other = process
+            .controller
+            .as_ref()
+            .filter(|_| call.socket == Socket::Controller);
+        Some(Arc::clone(other.unwrap_or(&process.name)))
     }
 
     /// Whether the driver process that answers a call of `who` is dead.
@@ -405,6 +458,25 @@ impl Cluster {
             DriverState::Down => self.refuse(id, who.process),
             DriverState::Dormant => unreachable!("a dormant driver process was just launched"),
         }
+    }
+
+    pub(super) fn is_outside(&self, who: Who, call: &Call) -> bool {
+        self.seat(who, call)
+            .is_some_and(|at| self.drivers.processes[at].outside.is_some())
+    }
+
+    /// The name of a process that ended without being killed, and how it ended.
+    pub(super) fn ended_by_itself(&self, at: usize, incarnation: u32) -> Option<(Arc<str>, String)> {
+        let process = &self.drivers.processes[at];
+        let up = process.incarnation == incarnation && matches!(process.state, DriverState::Up(_));
+        let how = process.outside.as_ref().filter(|_| up)?.ended()?;
+        Some((Arc::clone(&process.name), how))
+    }
+
+    pub(super) fn end_driver(&mut self, at: usize) -> Vec<u64> {
+        let waiting = self.drivers.processes[at].die();
+        self.board.stir();
+        waiting
     }
 
     fn refuse(&self, id: u64, caller: ProcessId) {
@@ -452,7 +524,7 @@ impl Cluster {
         self.board.stir();
     }
 
-    pub(super) fn driver_up(&mut self, at: usize, incarnation: u32, services: Result<Services, String>) {
+    pub(super) fn driver_up(&mut self, at: usize, incarnation: u32, services: Result<Served, String>) {
         let now = self.board.now();
         let process = &mut self.drivers.processes[at];
         if process.incarnation != incarnation {
@@ -486,8 +558,8 @@ impl Cluster {
     }
 
     /// Sends a call through its layers to a driver process that is up.
-    fn carry(&mut self, id: u64, at: usize, services: Services, tamper: Tamper) {
-        self.bring(id, at, services, tamper, true);
+    fn carry(&mut self, id: u64, at: usize, served: Served, tamper: Tamper) {
+        self.bring(id, at, served, tamper, true);
     }
 
     /// Sends a call that is under way once more; whatever is answered to that goes nowhere.
@@ -495,13 +567,13 @@ impl Cluster {
         let Some(flight) = self.calls.get(&id) else { return };
         let (who, call) = (flight.who, Arc::clone(&flight.call));
         let Some(at) = self.seat(who, &call) else { return };
-        if let DriverState::Up(services) = &self.drivers.processes[at].state {
-            let services = services.clone();
-            self.bring(id, at, services, Tamper::Pass, false);
+        if let DriverState::Up(served) = &self.drivers.processes[at].state {
+            let served = served.clone();
+            self.bring(id, at, served, Tamper::Pass, false);
         }
     }
 
-    fn bring(&mut self, id: u64, at: usize, services: Services, tamper: Tamper, answers: bool) {
+    fn bring(&mut self, id: u64, at: usize, served: Served, tamper: Tamper, answers: bool) {
         let Some(flight) = self.calls.get(&id) else { return };
         let call = Arc::clone(&flight.call);
         let process = &mut self.processes[flight.who.process.0 as usize];
@@ -516,23 +588,25 @@ impl Cluster {
             lane,
         });
         // A process that stands still reads no request.
-        let there = self.drivers.processes[at].lane;
+        let there = &self.drivers.processes[at];
+        let life = (at, there.incarnation);
+        let inner = served.wire(&call.request, &there.name, &tasks, &self.chance, &clock);
         let reads = TamperLayer {
-            tamper: if self.board.is_held(there) {
+            tamper: if self.board.is_held(there.lane) {
                 Tamper::Delay(Duration::ZERO)
             } else {
                 Tamper::Pass
             },
             clock: Arc::new(BoardClock {
                 board: Arc::clone(&board),
-                lane: there,
+                lane: there.lane,
             }),
         };
         let wire = TamperLayer {
             tamper,
             clock: Arc::clone(&clock),
         }
-        .layer(reads.layer(InProcess { tasks, services }));
+        .layer(reads.layer(inner));
         let behalf = self.behalf(id, at);
         let wire = wire.map_request(move |mut request: http::Request<tonic::body::Body>| {
             if let Some(behalf) = &behalf {
@@ -548,11 +622,14 @@ impl Cluster {
             .layer(wire),
         );
         caller.spawn(async move {
-            let result = call.request.clone().send(wire, call.timeout).await;
-            let result = result.map_err(|status| CallError {
+            let result = served.request(call.request.clone()).send(wire, call.timeout).await;
+            let result = served.answer(result).map_err(|status| CallError {
                 disconnected: is_disconnect(&status),
                 status,
             });
+            if let (Served::Outside(_), Err(CallError { disconnected: true, .. })) = (&served, &result) {
+                board.after(lane, Duration::ZERO, Due::DriverGone(life.0, life.1));
+            }
             if answers {
                 board.after(lane, back, Due::Replied(id, result));
             }

@@ -16,6 +16,7 @@ mod latency;
 mod leftovers;
 mod nodes;
 mod operations;
+mod outside;
 mod pauses;
 mod perform;
 mod process;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use crate::api::{ApiServer, Change, Clock, Kind, Object, Patience, Write};
 use crate::control::{Outcome, Request, Signal};
 use crate::faults::Strike;
-use crate::link::{Call, CallError, CsiReply, Services};
+use crate::link::{Call, CallError, CsiReply, Served};
 use crate::runtime::{Board, Chance, Entry, Lane, Tasks, Ticket, Time, settle};
 use crate::trace::{Met, SiteBook, Trace};
 
@@ -71,13 +72,15 @@ pub enum Due {
     /// A process or node that was ended is started again.
     StartNamed(String, bool),
     /// A driver process has its services, or could not start.
-    DriverUp(usize, u32, Result<Services, String>),
+    DriverUp(usize, u32, Result<Served, String>),
     /// A fault struck an operation that belongs to a call.
     Befall(u64, Strike),
     /// Something happens because of a fault that struck earlier.
     Act(u64),
     /// A process sees the API again.
     See(ProcessId),
+    /// A call found nobody behind the socket of this life of a driver process.
+    DriverGone(usize, u32),
     /// A process that stands still goes on.
     GoOn(String),
 }
@@ -291,6 +294,7 @@ impl Cluster {
             Due::Act(nth) => self.act(nth),
             Due::See(process) => self.see(process),
             Due::GoOn(name) => self.go_on(&name),
+            Due::DriverGone(driver, incarnation) => self.driver_gone(driver, incarnation),
         }
     }
 

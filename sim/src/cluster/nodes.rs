@@ -138,7 +138,7 @@ impl Cluster {
     }
 
     /// The machines of all nodes, by name.
-    pub(super) fn machines(&self) -> impl Iterator<Item = (&Arc<str>, &Machine)> {
+    pub fn machines(&self) -> impl Iterator<Item = (&Arc<str>, &Machine)> {
         self.nodes.0.iter().map(|(name, node)| (name, &node.machine))
     }
 

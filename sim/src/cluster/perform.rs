@@ -206,6 +206,9 @@ impl Cluster {
         }
         let Some(flight) = self.calls.remove(&id) else { return };
         let now = self.board.now();
+        if let Ok(reply) = &result {
+            self.learn_fate(who, &call, reply);
+        }
         if self.trace.is_on() {
             let process = Arc::clone(&self.processes[flight.who.process.0 as usize].name);
             let result = result.clone().map_err(|e| e.status);

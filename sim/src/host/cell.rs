@@ -129,6 +129,8 @@ pub enum Backing {
         /// Its handle.
         id: VolumeId,
     },
+    /// Something is mounted there on a real machine, which does not say which volume: the kind of file system.
+    Mounted(String),
     /// The node's own disk: nothing is mounted there.
     NodeDisk,
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use wavetank_driver::host::{MountEntry, MountSource};
 use wavetank_driver::{DevicePath, VolumeId};
 
-use crate::link::{MachineAnswer, MachineError, MachineOp, PathKind};
+use crate::link::{MachineAnswer, MachineError, MachineOp, PathKind, RealMachine};
 use crate::runtime::Time;
 
 use super::cell::{BLOCK, Backing, Cell, ReadBack};
@@ -32,6 +32,8 @@ pub struct Machine(Arc<Inner>);
 
 struct Inner {
     node: Arc<str>,
+    /// Where this is only the name of a machine elsewhere.
+    real: Option<Box<dyn RealMachine>>,
     /// `None` until somebody looks.
     kernel: Mutex<Option<Box<Kernel>>>,
 }
@@ -56,6 +58,16 @@ impl Machine {
     pub fn new(node: impl Into<Arc<str>>) -> Machine {
         Machine(Arc::new(Inner {
             node: node.into(),
+            real: None,
+            kernel: Mutex::new(None),
+        }))
+    }
+
+    /// A machine that is not modelled.
+    pub fn real(node: impl Into<Arc<str>>, real: Box<dyn RealMachine>) -> Machine {
+        Machine(Arc::new(Inner {
+            node: node.into(),
+            real: Some(real),
             kernel: Mutex::new(None),
         }))
     }
@@ -72,17 +84,26 @@ impl Machine {
 
     /// Is it up?
     pub fn is_up(&self) -> bool {
-        self.peek(true, |kernel| kernel.up)
+        match &self.0.real {
+            Some(real) => real.is_up(),
+            None => self.peek(true, |kernel| kernel.up),
+        }
     }
 
     /// How often it was booted; 1 for one that never crashed.
     pub fn boots(&self) -> u64 {
-        self.peek(1, |kernel| kernel.boots)
+        match &self.0.real {
+            Some(real) => real.boots(),
+            None => self.peek(1, |kernel| kernel.boots),
+        }
     }
 
     /// The power fails, or the kernel panics. `spare` is asked what is left of so many unsynced writes to the machine's own disk (`/`) or to a
     /// volume (its handle), once for each that has any. Freeze the fences of the node's processes before.
     pub fn crash(&self, now: Time, spare: &mut dyn FnMut(&str, usize) -> Loss) {
+        if let Some(real) = &self.0.real {
+            return real.crash();
+        }
         let mut guard = self.lock();
         let kernel = touch(&mut guard);
         if kernel.up {
@@ -92,6 +113,9 @@ impl Machine {
 
     /// Starts it again.
     pub fn boot(&self) {
+        if let Some(real) = &self.0.real {
+            return real.boot();
+        }
         touch(&mut self.lock()).boot();
     }
 
@@ -100,6 +124,9 @@ impl Machine {
     /// # Errors
     /// [`MachineError`], as the kernel of a real node would refuse.
     pub fn perform(&self, now: Time, operation: &MachineOp) -> Result<MachineAnswer, MachineError> {
+        if let Some(real) = &self.0.real {
+            return real.perform(operation);
+        }
         let mut guard = self.lock();
         let kernel = touch(&mut guard);
         if !kernel.up {
@@ -114,7 +141,10 @@ impl Machine {
     /// # Errors
     /// [`PodError`] if nothing can be written at all; a write that got somewhere reports in [`Written::stopped`] why it went no further.
     pub fn pod_write(&self, now: Time, write: &PodWrite) -> Result<Written, PodError> {
-        self.for_pod(|kernel| kernel.pod_write(now, write))
+        match &self.0.real {
+            Some(real) => real.pod_write(write),
+            None => self.for_pod(|kernel| kernel.pod_write(now, write)),
+        }
     }
 
     /// A pod reads everything in one of its volumes. `path` is the volume's path on the node.
@@ -122,7 +152,10 @@ impl Machine {
     /// # Errors
     /// [`PodError`].
     pub fn pod_read(&self, uid: &str, path: &str) -> Result<ReadBack, PodError> {
-        self.for_pod(|kernel| kernel.pod_read(uid, path))
+        match &self.0.real {
+            Some(real) => real.pod_read(uid, path),
+            None => self.for_pod(|kernel| kernel.pod_read(uid, path)),
+        }
     }
 
     /// What a pod finds at one of its volumes' paths.
@@ -130,7 +163,10 @@ impl Machine {
     /// # Errors
     /// [`PodError`].
     pub fn pod_backing(&self, uid: &str, path: &str) -> Result<Backing, PodError> {
-        self.for_pod(|kernel| kernel.pod_backing(uid, path))
+        match &self.0.real {
+            Some(real) => Ok(real.pod_read(uid, path)?.on),
+            None => self.for_pod(|kernel| kernel.pod_backing(uid, path)),
+        }
     }
 
     /// A pod syncs one of its volumes.
@@ -138,7 +174,10 @@ impl Machine {
     /// # Errors
     /// [`PodError`]; after it, what was written before may or may not be there.
     pub fn pod_sync(&self, uid: &str, path: &str) -> Result<(), PodError> {
-        self.for_pod(|kernel| kernel.pod_sync(uid, path))
+        match &self.0.real {
+            Some(real) => real.pod_sync(uid, path),
+            None => self.for_pod(|kernel| kernel.pod_sync(uid, path)),
+        }
     }
 
     fn for_pod<T>(&self, act: impl FnOnce(&mut Kernel) -> Result<T, PodError>) -> Result<T, PodError> {
@@ -176,6 +215,9 @@ impl Machine {
 
     /// What it holds, for oracles.
     pub fn inventory(&self) -> Inventory {
+        if let Some(real) = &self.0.real {
+            return real.inventory();
+        }
         self.peek(Inventory::default(), |kernel| Inventory {
             mounts: kernel.table(),
             devices: kernel.inventory(),
@@ -185,6 +227,9 @@ impl Machine {
 
     /// Everything below a directory of the machine, mounts included, in order of path. For oracles.
     pub fn paths_below(&self, path: &str) -> Vec<(String, PathKind)> {
+        if let Some(real) = &self.0.real {
+            return real.paths_below(path);
+        }
         self.peek(Vec::new(), |kernel| {
             let mut found = Vec::new();
             if kernel.up

@@ -245,7 +245,7 @@ impl Witnesses {
     /// Judges what a pod read from a volume.
     pub fn verify(&self, volume: &VolumeKey, read: &ReadBack) -> Report {
         let found = match read.on {
-            Backing::Volume { .. } => &read.found[..],
+            Backing::Volume { .. } | Backing::Mounted(_) => &read.found[..],
             // Whatever is there, it is not on the volume.
             Backing::NodeDisk => &[],
         };

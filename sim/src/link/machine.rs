@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::host::{Inventory, PodError, PodWrite, ReadBack, Written};
+
 /// One operation on the caller's own node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineOp {
@@ -41,6 +43,42 @@ pub enum MachineOp {
     },
     /// The pods whose containers run, by UID.
     RunningPods,
+}
+
+/// A machine that is not modelled: what kubelet, pods and oracles do there is done for real.
+pub trait RealMachine: Send + Sync {
+    /// Is it up?
+    fn is_up(&self) -> bool;
+    /// How often it was booted; 1 for one that never crashed.
+    fn boots(&self) -> u64;
+    /// Does one operation of kubelet.
+    ///
+    /// # Errors
+    /// [`MachineError`], as the kernel refuses.
+    fn perform(&self, op: &MachineOp) -> Result<MachineAnswer, MachineError>;
+    /// A pod writes to one of its volumes.
+    ///
+    /// # Errors
+    /// [`PodError`] if nothing can be written at all.
+    fn pod_write(&self, write: &PodWrite) -> Result<Written, PodError>;
+    /// A pod reads everything in one of its volumes.
+    ///
+    /// # Errors
+    /// [`PodError`].
+    fn pod_read(&self, uid: &str, path: &str) -> Result<ReadBack, PodError>;
+    /// A pod syncs one of its volumes.
+    ///
+    /// # Errors
+    /// [`PodError`].
+    fn pod_sync(&self, uid: &str, path: &str) -> Result<(), PodError>;
+    /// What it holds.
+    fn inventory(&self) -> Inventory;
+    /// Everything below a directory, mounts included.
+    fn paths_below(&self, path: &str) -> Vec<(String, PathKind)>;
+    /// It loses its power.
+    fn crash(&self);
+    /// It has its power again.
+    fn boot(&self);
 }
 
 /// What is at a path.

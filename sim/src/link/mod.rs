@@ -4,9 +4,12 @@ pub mod call;
 pub mod inproc;
 pub mod layers;
 pub mod machine;
+mod served;
+pub mod socket;
 mod tank_runtime;
 
 pub use call::{Call, CallError, CsiReply, CsiRequest, METHODS, Socket, Wire};
 pub use inproc::{Factory, InProcess, NodeSeat, Seat, Services};
-pub use machine::{MachineAnswer, MachineError, MachineOp, PathKind};
+pub use machine::{MachineAnswer, MachineError, MachineOp, PathKind, RealMachine};
+pub use served::Served;
 pub use tank_runtime::{EPOCH_SECONDS, TankRuntime};

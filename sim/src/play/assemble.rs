@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::api::Patience;
 use crate::cluster::{Cluster, Latency, ProcessSpec};
-use crate::link::Factory;
+use crate::link::{Factory, socket};
 use crate::mutants::{Mutant, Wrong};
 use crate::scenario::flags::ApiServerFlags;
 use crate::scenario::{self, DriverShape, NodeShape, Process, Role};
 use crate::sidecars;
 use crate::{controllers, kubelet};
 
-use super::{flags, machines};
+use super::{flags, machines, outside};
 
 /// From the start of a new controller manager until its controllers act: its first detach was recorded 1.6 s after its start.
 const CONTROLLER_MANAGER_START: Duration = Duration::from_millis(1500);
@@ -36,15 +36,16 @@ pub fn latency(flags: &ApiServerFlags) -> Latency {
 
 /// Adds everything to an empty cluster: nodes, drivers, processes. Nothing runs yet.
 pub fn assemble(cluster: &mut Cluster, shape: &scenario::Cluster, factories: &BTreeMap<String, Factory>) {
-    assemble_with(cluster, shape, factories, None);
+    assemble_with(cluster, shape, factories, None, None);
 }
 
-/// The same with a mutant in it.
+/// The same with a mutant in it, or around a driver that runs outside.
 pub(super) fn assemble_with(
     cluster: &mut Cluster,
     shape: &scenario::Cluster,
     factories: &BTreeMap<String, Factory>,
     mutant: Option<&Mutant>,
+    outside: Option<&Arc<socket::Run>>,
 ) {
     let wrong = mutant.and_then(Mutant::wrong);
     let alone = shape.only_driver().is_some();
@@ -59,7 +60,10 @@ pub(super) fn assemble_with(
     for driver in &shape.drivers {
         sidecars_of(cluster, driver, &namer, wrong);
     }
-    machines::add(cluster, shape, factories, &namer, mutant.and_then(Mutant::quirk));
+    match outside {
+        None => machines::add(cluster, shape, factories, &namer, mutant.and_then(Mutant::quirk)),
+        Some(run) => outside::add(cluster, shape, run, &namer),
+    }
     for node in &shape.nodes {
         on_node(cluster, shape, node, &namer, wrong);
     }

@@ -150,8 +150,14 @@ impl Player<'_> {
                         cluster.leftovers().is_empty()
                     })
                     .await;
-                if settled {
+                let leaked = match &self.outside {
+                    Some(run) => super::outside::leaked(&self.cluster, run)?,
+                    None => Vec::new(),
+                };
+                if settled && leaked.is_empty() {
                     Ok(())
+                } else if settled {
+                    Err(format!("left over: {}", leaked.join(", ")))
                 } else {
                     Err(format!("left over: {}", self.cluster.leftovers().join(", ")))
                 }

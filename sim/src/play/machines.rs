@@ -18,7 +18,7 @@ use crate::api::{Object, names};
 use crate::cluster::{Cluster, DriverSpec, Launch, Launching, NodeSpec};
 use crate::host::{HostSeat, Machine, ModelDisk, ModelPool, PlaceShape, Storage, StorageShape, Turns};
 use crate::kubelet::node_status;
-use crate::link::{Factory, NodeSeat, Seat, Services, TankRuntime};
+use crate::link::{Factory, NodeSeat, Seat, Served, Services, TankRuntime};
 use crate::runtime::Time;
 use crate::scenario::{self, DriverShape, NodeShape, Role};
 
@@ -141,7 +141,7 @@ impl Seats {
                 topology: node.topology.clone(),
                 max_volumes: node.max_volumes.map_or(0, i64::from),
             });
-            start(Seat {
+            let starting = start(Seat {
                 driver: driver.to_string(),
                 node,
                 host,
@@ -149,7 +149,8 @@ impl Seats {
                 runtime: Arc::new(operations.runtime(TankRuntime { tasks, board, lane })),
                 disk: Disk::new(disk.open(fence, Some(Arc::new(operations)))),
                 options: options.clone(),
-            })
+            });
+            starting.map(|services| services.map(Served::from)).boxed()
         })
     }
 }

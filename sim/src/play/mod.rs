@@ -8,6 +8,7 @@ mod books;
 mod flags;
 mod judge;
 mod machines;
+mod outside;
 mod pods;
 mod season;
 mod steps;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use crate::api::ObjKey;
 use crate::cluster::{Cluster, Latency, PinnedBy};
 use crate::faults::{Chooser, Strike};
-use crate::link::Factory;
+use crate::link::{Factory, socket};
 use crate::mutants::Mutant;
 use crate::oracles::{Panel, Violation};
 use crate::runtime::{Time, run};
@@ -35,6 +36,7 @@ use season::Weather;
 
 pub use assemble::{assemble, boot};
 pub use machines::{reference, reference_with};
+pub use outside::Aftermath;
 pub use verdict::{Failure, Verdict, worst};
 
 /// How a scenario is played.
@@ -44,6 +46,8 @@ pub struct Options {
     pub seed: u64,
     /// Drivers that are not the reference driver, by name.
     pub drivers: BTreeMap<String, Factory>,
+    /// The driver that runs outside, if one does. It takes the place of every other.
+    pub outside: Option<Arc<socket::Outside>>,
     /// Told after each step, with the step's number (from 1) and the number of steps.
     pub progress: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
     /// Faults pinned beside those of the scenario, before its first step. One that never strikes is no failure: see [`Report::struck`].
@@ -61,6 +65,7 @@ impl Default for Options {
         Options {
             seed: 0,
             drivers: BTreeMap::new(),
+            outside: None,
             progress: None,
             strikes: Vec::new(),
             storm: None,
@@ -89,12 +94,16 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What the scenario says must be seen sometimes, and whether it was seen in this run.
     pub sometimes: Vec<(String, bool)>,
+    /// What remains of a run around an outside driver.
+    pub aftermath: Aftermath,
 }
 
 /// One scenario being played.
 struct Player<'a> {
     scenario: &'a Scenario,
     cluster: Cluster,
+    /// The run of the driver that runs outside, if one does.
+    outside: Option<Arc<socket::Run>>,
     books: Books,
     panel: Panel,
     failures: Vec<Failure>,
@@ -111,11 +120,35 @@ const KUBECTL: Duration = Duration::from_millis(10);
 
 /// Plays a scenario to its end.
 pub fn play(scenario: &Scenario, options: &Options) -> Report {
-    let (scenario, options) = (scenario.clone(), options.clone());
+    let Some(outside) = &options.outside else {
+        return play_around(scenario.clone(), options.clone(), None);
+    };
+    let session = outside.begin();
+    let mut report = play_around(outside.adapt(scenario), options.clone(), Some(Arc::clone(&session)));
+    session.end();
+    report.aftermath.unrepeatable = session.unrepeatable();
+    report.aftermath.broken = session.broken();
+    if let Some(why) = session.hung() {
+        report.verdict = Verdict::NotJudged(why);
+    }
+    match report.verdict {
+        Verdict::Held => session.clear(),
+        _ => report.aftermath.logs = session.logs(),
+    }
+    report
+}
+
+fn play_around(scenario: Scenario, options: Options, outside: Option<Arc<socket::Run>>) -> Report {
     run(move || async move {
         let trace = Trace::new();
         let mut cluster = Cluster::new(options.seed, latency(&scenario), trace);
-        assemble::assemble_with(&mut cluster, &scenario.cluster, &options.drivers, options.mutant);
+        assemble::assemble_with(
+            &mut cluster,
+            &scenario.cluster,
+            &options.drivers,
+            options.mutant,
+            outside.as_ref(),
+        );
         assemble::boot(&mut cluster, &scenario.cluster).await;
         let begin = cluster.now();
         let mut panel = if options.oracles { Panel::new() } else { Panel::silent() };
@@ -129,6 +162,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
         let mut player = Player {
             scenario: &scenario,
             cluster,
+            outside,
             books,
             panel,
             failures: Vec::new(),
@@ -165,6 +199,7 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
             struck,
             violations,
             sometimes,
+            aftermath: Aftermath::default(),
         }
     })
 }

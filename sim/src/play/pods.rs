@@ -49,6 +49,7 @@ impl Reach {
         let backing = self.machine(cluster)?.pod_backing(&self.uid, &self.path);
         match backing.map_err(|e| format!("{} cannot use {}: {e}", self.pod, self.label))? {
             Backing::Volume { driver, id } => Ok(cluster.volume_key(&driver, id.as_str())),
+            Backing::Mounted(_) => Ok(cluster.volume_key(&self.uid, &self.path)),
             Backing::NodeDisk => Err(self.nothing_mounted()),
         }
     }
@@ -72,7 +73,7 @@ impl Reach {
                     self.path, self.node
                 ))
             }
-            (Backing::Volume { .. }, _) => Ok(()),
+            (Backing::Volume { .. } | Backing::Mounted(_), _) => Ok(()),
         }
     }
 }

@@ -25,6 +25,10 @@ pub enum Verdict {
     Unsafe(Vec<Failure>),
     /// A promise of the calm is broken: exit status 3.
     Restless(Vec<Failure>),
+    /// Nothing can be said: a driver or tool is missing or hangs. Exit status 5.
+    NotJudged(String),
+    /// The scenario does not apply to the driver, for these reasons. Exit status 0, unless nothing else was played.
+    NotApplicable(Vec<String>),
     /// A bug of ours: exit status 70.
     Broken(String),
 }
@@ -67,7 +71,7 @@ impl Verdict {
     pub fn failures(&self) -> &[Failure] {
         match self {
             Verdict::Failed(failures) | Verdict::Unsafe(failures) | Verdict::Restless(failures) => failures,
-            Verdict::Held | Verdict::Broken(_) => &[],
+            Verdict::Held | Verdict::NotJudged(_) | Verdict::NotApplicable(_) | Verdict::Broken(_) => &[],
         }
     }
 
@@ -76,13 +80,14 @@ impl Verdict {
         *self == Verdict::Held
     }
 
-    /// 0 held, 1 an expectation failed or a pinned fault was not reached, 2 safety, 3 calm, 70 a bug of ours.
+    /// 0 held or not applicable, 1 an expectation failed or a pinned fault was not reached, 2 safety, 3 calm, 5 not judged, 70 a bug of ours.
     pub fn status(&self) -> u8 {
         match self {
-            Verdict::Held => 0,
+            Verdict::Held | Verdict::NotApplicable(_) => 0,
             Verdict::Failed(_) => 1,
             Verdict::Unsafe(_) => 2,
             Verdict::Restless(_) => 3,
+            Verdict::NotJudged(_) => 5,
             Verdict::Broken(_) => 70,
         }
     }

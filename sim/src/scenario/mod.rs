@@ -35,6 +35,7 @@ mod refer;
 mod shape;
 mod site;
 mod step;
+pub(crate) mod strict;
 #[cfg(test)]
 mod tests;
 mod tree;

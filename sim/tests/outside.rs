@@ -1,0 +1,222 @@
+//! The built command around drivers that are processes of their own: the reference driver behind a socket, with memory and with loop devices.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("sim/ lies in the workspace")
+}
+
+/// The reference driver's program, which the whole workspace's build puts beside ours.
+fn driver() -> Option<PathBuf> {
+    let file = Path::new(BINARY).with_file_name("wavetank-driver");
+    if file.is_file() {
+        return Some(file);
+    }
+    let demanded = std::env::var_os("WAVETANK_ROOT_TESTS").is_some();
+    assert!(!demanded, "wavetank-driver is not built beside {BINARY}");
+    println!("not checked: wavetank-driver is not built beside {BINARY}");
+    None
+}
+
+/// Whether nodes can have mounts of their own here.
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root() && Path::new("/dev/loop-control").exists();
+    let demanded = std::env::var_os("WAVETANK_ROOT_TESTS").is_some();
+    assert!(
+        root || !demanded,
+        "WAVETANK_ROOT_TESTS is set, and this is no root with loop devices"
+    );
+    if !root {
+        println!("not checked: this needs root and loop devices");
+    }
+    root
+}
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().expect("a directory for the test"))
+    }
+
+    fn profile(&self, driver: &Path, backend: &str, head: &str, more: &[&str]) -> String {
+        let mut words = vec![
+            driver.to_str().expect("a plain path"),
+            "--endpoint",
+            "{endpoint}",
+            "--node-id",
+            "{node}",
+            "--backend",
+            backend,
+            "--state-dir",
+            "{state_dir}",
+            "--root",
+            "{kubelet_dir}",
+        ];
+        words.extend(more);
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let text = format!(
+            "name: csi.wavetank.dev\nnodes: 1\n{head}\ncombined: {{command: [{}]}}\n",
+            words.join(", ")
+        );
+        self.file("driver.yaml", &text)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).expect("a file for the test");
+        path.to_str().expect("a plain path").to_owned()
+    }
+}
+
+fn wavetank(args: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command
+        .args(args)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .env_remove("NO_COLOR");
+    command.output().expect("the binary can be started")
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Every line of a library run: what held, what does not apply, and nothing else.
+#[track_caller]
+fn nothing_fails(output: &Output, least: usize) -> usize {
+    let said = text(output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let held = said.lines().filter(|line| line.starts_with("held")).count();
+    assert!(held >= least, "only {held} scenarios held:\n{said}");
+    held
+}
+
+const MEMORY: &str = "mounts: false\nkeepsState: false";
+
+#[test]
+fn the_library_holds_around_the_reference_driver_with_memory() {
+    let Some(driver) = driver() else { return };
+    let place = Place::new();
+    let profile = place.profile(&driver, "memory", MEMORY, &[]);
+    let run = || wavetank(&["run", "scenarios", "--driver", &profile, "--digest"]);
+    let (first, second) = (run(), run());
+    nothing_fails(&first, 20);
+    assert!(
+        text(&first).contains("not applicable to this driver"),
+        "{}",
+        text(&first)
+    );
+    assert_eq!(text(&first), text(&second), "the same calls, the same answers");
+}
+
+#[test]
+fn the_library_holds_around_the_reference_driver_with_loop_devices() {
+    let Some(driver) = driver() else { return };
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let profile = place.profile(&driver, "loop", "fileSystems: [ext4, xfs]", &["--default-fs", "xfs"]);
+    // Volumes below 300Mi are too small for xfs; those scenarios are played with ext4 in the other themes.
+    let themes = [
+        "scenarios/expand",
+        "scenarios/lifecycle",
+        "scenarios/restart",
+        "scenarios/attach",
+    ];
+    let mut args = vec!["run", "--driver", &profile];
+    args.extend(themes);
+    nothing_fails(&wavetank(&args), 15);
+    let left = fs::read_dir("/sys/block")
+        .expect("sysfs")
+        .flatten()
+        .filter_map(|entry| {
+            fs::read_to_string(entry.path().join("loop/backing_file"))
+                .ok()
+                .filter(|file| file.contains("wavetank-") && file.contains("-run/"))
+        });
+    assert_eq!(left.count(), 0, "loop devices are left over");
+}
+
+#[test]
+fn a_profile_is_written_by_asking_the_driver_and_can_be_played_with() {
+    let Some(driver) = driver() else { return };
+    let place = Place::new();
+    let output = place.0.path().join("asked.yaml");
+    let output = output.to_str().expect("a plain path");
+    let driver = driver.to_str().expect("a plain path");
+    let command = [
+        "--endpoint",
+        "{endpoint}",
+        "--node-id",
+        "{node}",
+        "--backend",
+        "memory",
+        "--root",
+        "{kubelet_dir}",
+    ];
+    let mut args = vec!["driver", "init", "--no-mounts", "--output", output, "--", driver];
+    args.extend(command);
+    args.extend(["--state-dir", "{state_dir}"]);
+    let asked = wavetank(&args);
+    assert_eq!(asked.status.code(), Some(0), "{}", text(&asked));
+    let written = fs::read_to_string(output).expect("the profile");
+    assert!(
+        written.contains("CREATE_DELETE_VOLUME") && written.contains("name: csi.wavetank.dev"),
+        "{written}"
+    );
+    let played = wavetank(&[
+        "run",
+        "scenarios/errors/create-answers-lost.yaml",
+        "--driver",
+        output,
+        "--no-trace",
+    ]);
+    assert_eq!(played.status.code(), Some(0), "{}", text(&played));
+    let again = wavetank(&args);
+    assert_eq!(
+        again.status.code(),
+        Some(64),
+        "an existing file stays as it is: {}",
+        text(&again)
+    );
+}
+
+#[test]
+fn what_cannot_be_played_is_said() {
+    let place = Place::new();
+    let wrong = place.file("wrong.yaml", "name: a.b\ncombined:\n  comand: [x]\n");
+    let refused = wavetank(&["run", "scenarios/secrets", "--driver", &wrong]);
+    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused));
+    assert!(text(&refused).contains("did you mean `command`"), "{}", text(&refused));
+    let dead = place.file(
+        "dead.yaml",
+        "name: a.b\nmounts: false\ncombined: {command: [sh, -c, 'echo no such disk; exit 3']}\n",
+    );
+    let dead = wavetank(&["run", "scenarios/secrets", "--driver", &dead]);
+    assert_eq!(dead.status.code(), Some(5), "{}", text(&dead));
+    let said = text(&dead);
+    assert!(
+        said.contains("with status 3") && said.contains("no such disk"),
+        "{said}"
+    );
+    let silent = place.file(
+        "silent.yaml",
+        "name: a.b\nmounts: false\nwatchdog: 1s\ncombined: {command: [sleep, '1000']}\n",
+    );
+    let silent = wavetank(&["run", "scenarios/secrets", "--driver", &silent]);
+    assert_eq!(silent.status.code(), Some(5), "{}", text(&silent));
+    assert!(text(&silent).contains("takes no connections"), "{}", text(&silent));
+}
