@@ -142,7 +142,7 @@ fn slow_driver() -> DriverSpec {
                 board: launching.board,
                 lane: launching.lane,
             };
-            Box::pin(async move { Ok(Services::new().with(IdentityServer::new(Slow(clock)))) })
+            Box::pin(async move { Ok(Services::new().with(IdentityServer::new(Slow(clock))).into()) })
         }),
     }
 }
