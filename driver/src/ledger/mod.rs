@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::oneshot;
+use redb::Database;
 use tonic::Status;
 
-use self::store::Open;
 use self::tables::{Change, Row};
 pub(crate) use self::tables::{Draft, Tables};
 use crate::runtime::{Disk, Runtime};
@@ -66,7 +66,7 @@ impl<E: Into<redb::Error>> From<E> for LedgerError {
 /// Locks are taken in the order database, tables, queue.
 struct Writer {
     disk: Disk,
-    database: Mutex<Option<Open>>,
+    database: Mutex<Option<Database>>,
     tables: Mutex<Tables>,
     queue: Mutex<Queue>,
 }
