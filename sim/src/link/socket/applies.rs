@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::Outside;
 use super::profile::AccessMode;
-use crate::scenario::{Expectation, Manifest, Phase, Process, Role, Scenario, Step};
+use crate::scenario::{Expectation, Manifest, Process, Role, Scenario, Step};
 
 /// The prefix of parameters that belong to Kubernetes.
 const KUBERNETES: &str = "csi.storage.k8s.io/";
@@ -255,6 +255,9 @@ impl Case<'_> {
     }
 
     fn steps(&mut self) {
+        if self.text.contains("after-op(") {
+            self.against("it strikes between two operations of the driver, which only the in-process link can");
+        }
         let steps = self.scenario.steps.clone();
         for step in &steps {
             match step {
@@ -267,11 +270,6 @@ impl Case<'_> {
                     if let Some(site) = &crash.at {
                         if crash.process.is_none() {
                             self.ends(&site.process);
-                        }
-                        if !matches!(site.phase, Phase::Plain(_)) {
-                            self.against(
-                                "it crashes between two operations of the driver, which only the in-process link can",
-                            );
                         }
                     }
                 }
