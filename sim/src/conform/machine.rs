@@ -29,13 +29,13 @@ impl TankMachine {
     pub fn new(machine: Machine, board: Arc<Board<Due>>) -> TankMachine {
         let made = TankMachine { machine, board };
         // Installed with it.
-        let _ = made.perform(MachineOp::MakeDirs(ROOT.to_owned()));
+        let _ = made.perform(&MachineOp::MakeDirs(ROOT.to_owned()));
         made
     }
 
-    pub fn perform(&self, operation: MachineOp) -> Result<MachineAnswer, String> {
+    pub fn perform(&self, operation: &MachineOp) -> Result<MachineAnswer, String> {
         self.machine
-            .perform(self.board.now(), &operation)
+            .perform(self.board.now(), operation)
             .map_err(|error| error.to_string())
     }
 
@@ -56,7 +56,7 @@ impl TankMachine {
     }
 
     fn stat(&self, path: &str) -> Result<PathKind, String> {
-        match self.perform(MachineOp::Stat(path.to_owned()))? {
+        match self.perform(&MachineOp::Stat(path.to_owned()))? {
             MachineAnswer::Path(kind) => Ok(kind),
             other => Err(format!("the machine answered {other:?}")),
         }
@@ -65,13 +65,13 @@ impl TankMachine {
     /// Does something as a pod that runs only for it.
     fn as_pod<T>(&self, pod: &str, act: impl FnOnce() -> Result<T, PodError>) -> Result<T, PodError> {
         let of = |_| PodError::Down;
-        self.perform(MachineOp::StartPod(pod.to_owned())).map_err(of)?;
+        self.perform(&MachineOp::StartPod(pod.to_owned())).map_err(of)?;
         let done = act();
         let stop = MachineOp::StopPod {
             uid: pod.to_owned(),
             grace_seconds: 0,
         };
-        self.perform(stop).map_err(of)?;
+        self.perform(&stop).map_err(of)?;
         done
     }
 
@@ -100,7 +100,7 @@ impl NodeMachine for TankMachine {
     }
 
     async fn make_dirs(&self, path: &str) -> Result<(), String> {
-        self.perform(MachineOp::MakeDirs(path.to_owned())).map(drop)
+        self.perform(&MachineOp::MakeDirs(path.to_owned())).map(drop)
     }
 
     async fn remove(&self, path: &str) -> Result<(), String> {
@@ -109,11 +109,11 @@ impl NodeMachine for TankMachine {
             PathKind::Directory | PathKind::MountPoint => MachineOp::RemoveDir(path.to_owned()),
             PathKind::File | PathKind::Device | PathKind::Link => MachineOp::RemoveFile(path.to_owned()),
         };
-        self.perform(operation).map(drop)
+        self.perform(&operation).map(drop)
     }
 
     async fn link(&self, to: &str, at: &str) -> Result<(), String> {
-        self.perform(MachineOp::Link {
+        self.perform(&MachineOp::Link {
             to: to.to_owned(),
             at: at.to_owned(),
         })
@@ -131,7 +131,7 @@ impl NodeMachine for TankMachine {
     }
 
     async fn mounts_below(&self, path: &str) -> Result<Vec<String>, String> {
-        let MachineAnswer::Mounts(mounts) = self.perform(MachineOp::Mounts)? else {
+        let MachineAnswer::Mounts(mounts) = self.perform(&MachineOp::Mounts)? else {
             return Err("the machine has no mount table".to_owned());
         };
         let below = |target: &String| {

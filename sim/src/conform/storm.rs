@@ -92,8 +92,7 @@ pub fn fuzz(tank: &Tank, service: &str, bytes: &[u8]) -> Result<Tally, Trouble> 
                     *into.lock().expect("nobody panics with it") = done;
                 })
                 .await;
-            let done = result.lock().expect("nobody panics with it").clone();
-            done
+            result.lock().expect("nobody panics with it").clone()
         })
     }));
     played.unwrap_or_else(|panic| Err(Trouble::Panic(spoken(panic.as_ref()))))
@@ -257,7 +256,7 @@ impl<'a> Storm<'a> {
                 at: AWAY.to_owned(),
             });
             for operation in operations {
-                machine.perform(operation).map_err(Trouble::Left)?;
+                machine.perform(&operation).map_err(Trouble::Left)?;
             }
         }
         Ok(())
