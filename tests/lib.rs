@@ -103,14 +103,14 @@ pub fn expand(cluster: &mut Cluster, name: &str, size: &str) {
     let target = ObjectRef::to::<PersistentVolumeClaim>(&ObjKey::new("default", name));
     let edit = Edit::Merge(json!({ "spec": { "resources": { "requests": { "storage": size } } } }));
     // A claim that is not bound yet may not grow: that is an answer like any other.
-    let _ = cluster.apply(Write::Patch(Patch::new(target, vec![edit])));
+    let _ = cluster.apply(&Write::Patch(Patch::new(target, vec![edit])));
 }
 
 /// Deletes a pod and its claim.
 pub fn delete(cluster: &mut Cluster, name: &str) {
     let key = ObjKey::new("default", name);
     for target in [ObjectRef::to::<Pod>(&key), ObjectRef::to::<PersistentVolumeClaim>(&key)] {
-        let _ = cluster.apply(Write::Delete(Delete::new(target)));
+        let _ = cluster.apply(&Write::Delete(Delete::new(target)));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every obligation of a CSI driver, over a real socket: with volumes in memory for any user, and on a real kernel.
 
+#![expect(clippy::print_stdout, reason = "a test says what it found, and what it did not run")]
+
 use std::sync::Arc;
 
 use wavetank_conform::socket::{Command, How, Look, Place, SocketDriver, ThisMachine};

@@ -1,5 +1,7 @@
 //! `wavetank conform` as people meet it: its mistakes, its lists, and a whole run against the reference driver's process.
 
+#![expect(clippy::print_stdout, reason = "a test says what it did not run")]
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 

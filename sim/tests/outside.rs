@@ -1,5 +1,7 @@
 //! The built command around drivers that are processes of their own: the reference driver behind a socket, with memory and with loop devices.
 
+#![expect(clippy::print_stdout, reason = "a test says what it did not run")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

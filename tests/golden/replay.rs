@@ -122,7 +122,7 @@ fn act(cluster: &mut Cluster, fixture: &Fixture, step: &Step) -> Result<(), Stri
         ["patch", kind, name] => {
             let target = target(cluster, fixture, kind, name)?;
             let edit = Edit::Merge(step.patch.clone().ok_or("no patch")?);
-            apply(cluster, Write::Patch(Patch::new(target, vec![edit])))
+            apply(cluster, &Write::Patch(Patch::new(target, vec![edit])))
         }
         ["delete", kind, name, ref more @ ..] => {
             let target = target(cluster, fixture, kind, name)?;
@@ -131,7 +131,7 @@ fn act(cluster: &mut Cluster, fixture: &Fixture, step: &Step) -> Result<(), Stri
                 grace_seconds,
                 ..Delete::new(target)
             };
-            apply(cluster, Write::Delete(delete))
+            apply(cluster, &Write::Delete(delete))
         }
         ["inject", "fault", "rule"] => {
             cluster.inject(injection(step.rule.as_ref().ok_or("no rule")?));
@@ -170,7 +170,7 @@ fn target(cluster: &Cluster, fixture: &Fixture, kind: &str, name: &str) -> Resul
     Ok(ObjectRef::new(kind, key))
 }
 
-fn apply(cluster: &mut Cluster, write: Write) -> Result<(), String> {
+fn apply(cluster: &mut Cluster, write: &Write) -> Result<(), String> {
     cluster.apply(write).map(|_| ()).map_err(|e| e.message)
 }
 
@@ -188,7 +188,7 @@ fn out_of_service(cluster: &mut Cluster, node: &str, verb: &str) -> Result<(), S
             time_added: None,
         });
     }
-    apply(cluster, Write::Patch(Patch::new(target, vec![Edit::Taints(taints)])))
+    apply(cluster, &Write::Patch(Patch::new(target, vec![Edit::Taints(taints)])))
 }
 
 fn process(cluster: &mut Cluster, verb: &str, name: &str) -> Result<(), String> {

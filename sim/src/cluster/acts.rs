@@ -88,13 +88,13 @@ impl Cluster {
         }
         let patch = Patch::new(ObjectRef::new(Kind::Node, key), vec![Edit::Taints(taints)]);
         // A node that is gone meanwhile needs no taint.
-        let _ = self.apply(Write::Patch(patch));
+        let _ = self.apply(&Write::Patch(patch));
     }
 
     /// The user deletes an object, if it is there.
     pub(super) fn user_deletes(&mut self, object: &str) {
         if let Some(target) = effects::object_ref(object) {
-            let _ = self.apply(Write::Delete(Delete::new(target)));
+            let _ = self.apply(&Write::Delete(Delete::new(target)));
         }
     }
 
@@ -106,7 +106,7 @@ impl Cluster {
         let Some(fresh) = self.object(target.kind, &target.key).and_then(fresh) else {
             return;
         };
-        if self.apply(Write::Delete(Delete::new(target))).is_ok() {
+        if self.apply(&Write::Delete(Delete::new(target))).is_ok() {
             self.act_later(LOOK, Act::CreateAgain(Box::new(fresh)));
         }
     }
@@ -135,7 +135,7 @@ impl Cluster {
     fn user_asks(&mut self, claim: ObjectRef, bytes: u64) {
         let patch = json!({"spec": {"resources": {"requests": {"storage": bytes.to_string()}}}});
         // The claim may be gone, or have more by now.
-        let _ = self.apply(Write::Patch(Patch::new(claim, vec![Edit::Merge(patch)])));
+        let _ = self.apply(&Write::Patch(Patch::new(claim, vec![Edit::Merge(patch)])));
     }
 
     /// The pods that a user may recreate around this claim: they use it, and no controller owns them.

@@ -98,7 +98,7 @@ impl Cluster {
                     }
                     continue;
                 }
-                for (node, _) in &volume.exports {
+                for node in volume.exports.keys() {
                     let attached = attachments.iter().any(|attachment| {
                         let named = ObjKey::cluster(fields::attachment_volume(attachment));
                         let found = self

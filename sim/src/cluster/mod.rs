@@ -277,7 +277,7 @@ impl Cluster {
             Due::Outcome(who, shell, token, outcome) => self.outcome(who, shell, token, &outcome),
             Due::Deliver(who, change) => self.deliver(who, &change),
             Due::Signal(who, signal) => self.signalled(who, &signal),
-            Due::Emit(process, component, write) => self.emit(process, &component, write),
+            Due::Emit(process, component, write) => self.emit(process, &component, &write),
             Due::Restart(process) => {
                 self.processes[process.0 as usize].restart = None;
                 if self.processes[process.0 as usize].liveness == Liveness::Down {

@@ -238,19 +238,19 @@ impl Cluster {
         self.board.at(lane, at, Due::Emit(id, component, write));
     }
 
-    pub(super) fn emit(&mut self, id: ProcessId, component: &str, write: Write) {
+    pub(super) fn emit(&mut self, id: ProcessId, component: &str, write: &Write) {
         if self.is_away(id) {
             return;
         }
         let name = Arc::clone(&self.processes[id.0 as usize].name);
         // Events are best effort: a refusal is the recorder's to ignore, unless the event is gone.
-        let Err(refusal) = self.write(&name, component, &write) else {
+        let Err(refusal) = self.write(&name, component, write) else {
             return;
         };
         let recorder = self.processes[id.0 as usize].recorders.get(component);
         let again = recorder
             .filter(|_| refusal.is_not_found())
-            .and_then(|r| r.recreate(&write));
+            .and_then(|r| r.recreate(write));
         if let Some(again) = again {
             let _ = self.write(&name, component, &again);
         }

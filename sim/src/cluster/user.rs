@@ -15,9 +15,9 @@ impl Cluster {
     ///
     /// # Errors
     /// What the API server answers.
-    pub fn apply(&mut self, write: Write) -> Result<Written, ApiError> {
+    pub fn apply(&mut self, write: &Write) -> Result<Written, ApiError> {
         let by: Arc<str> = Arc::from(USER);
-        self.write(&by, USER, &write)
+        self.write(&by, USER, write)
     }
 
     /// Applies a manifest as `kubectl apply` does: creates the object, or merges what is written into the one that is there.
@@ -29,7 +29,7 @@ impl Cluster {
             return self.create(manifest.object.clone());
         }
         let edit = Edit::Merge(manifest.json.clone());
-        self.apply(Write::Patch(Patch::new(manifest.target.clone(), vec![edit])))
+        self.apply(&Write::Patch(Patch::new(manifest.target.clone(), vec![edit])))
     }
 
     /// Creates an object as the user.
@@ -37,7 +37,7 @@ impl Cluster {
     /// # Errors
     /// What the API server answers.
     pub fn create(&mut self, object: Object) -> Result<Written, ApiError> {
-        self.apply(Write::Create(object))
+        self.apply(&Write::Create(object))
     }
 
     /// The stored object of `T`'s kind.

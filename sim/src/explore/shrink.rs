@@ -173,7 +173,7 @@ impl Shrinker<'_> {
             expect: Vec::new(),
             ..scenario.clone()
         };
-        self.try_scenario(bare);
+        self.try_scenario(&bare);
         self.parts(|s| s.steps.len(), |s, kept| keep(&mut s.steps, kept));
         self.parts(|s| s.expect.len(), |s, kept| keep(&mut s.expect, kept));
         self.parts(|s| s.manifests.len(), |s, kept| keep(&mut s.manifests, kept));
@@ -188,7 +188,7 @@ impl Shrinker<'_> {
         minimal(len(&whole), |kept| {
             let mut smaller = whole.clone();
             keep(&mut smaller, kept);
-            self.try_scenario(smaller)
+            self.try_scenario(&smaller)
         });
     }
 
@@ -199,14 +199,14 @@ impl Shrinker<'_> {
             }
             let mut smaller = scenario;
             smaller.cluster.nodes.pop();
-            if !self.try_scenario(smaller) {
+            if !self.try_scenario(&smaller) {
                 return;
             }
         }
     }
 
-    fn try_scenario(&mut self, scenario: Scenario) -> bool {
-        let Some(scenario) = super::inline::reread(&scenario) else {
+    fn try_scenario(&mut self, scenario: &Scenario) -> bool {
+        let Some(scenario) = super::inline::reread(scenario) else {
             return false;
         };
         self.try_out(Case {

@@ -103,7 +103,7 @@ mod tests {
             process,
             down: down("1m"),
         };
-        let found = simpler(&Strike { at: at.clone(), fault });
+        let found = simpler(&Strike { at, fault });
         let kinds: Vec<String> = found.iter().map(|s| serde_json::to_string(s).unwrap()).collect();
         let has = |text: &str| kinds.iter().any(|kind| kind.contains(text));
         assert!(has("kubelet/node-1") && has("driver-node/node-1"), "{kinds:#?}");

@@ -87,7 +87,7 @@ impl Player<'_> {
                 status,
                 ..PatchWrite::new(target, vec![edit.clone()])
             };
-            judge(patch.refused.as_ref(), &self.cluster.apply(ApiWrite::Patch(write)))?;
+            judge(patch.refused.as_ref(), &self.cluster.apply(&ApiWrite::Patch(write)))?;
         }
         Ok(())
     }
@@ -106,7 +106,7 @@ impl Player<'_> {
                 grace_seconds,
                 ..DeleteWrite::new(target.clone())
             };
-            judge(delete.refused.as_ref(), &self.cluster.apply(ApiWrite::Delete(write)))?;
+            judge(delete.refused.as_ref(), &self.cluster.apply(&ApiWrite::Delete(write)))?;
         }
         let Some(within) = delete.wait else { return Ok(()) };
         let gone = ObjectCondition {
@@ -129,7 +129,7 @@ impl Player<'_> {
         let target = ObjectRef::new(Kind::Node, ObjKey::cluster(node));
         let write = ApiWrite::Patch(PatchWrite::new(target, vec![edit]));
         self.cluster
-            .apply(write)
+            .apply(&write)
             .map(|_| ())
             .map_err(|e| format!("{verb} {node}: {}", e.message))
     }

@@ -192,11 +192,13 @@ impl Tank {
 
     fn patch_claim(&mut self, name: &str, patch: Value) {
         let patch = Patch::new(claim_ref(name), vec![Edit::Merge(patch)]);
-        self.cluster.apply(Write::Patch(patch)).unwrap();
+        self.cluster.apply(&Write::Patch(patch)).unwrap();
     }
 
     fn delete_claim(&mut self, name: &str) {
-        self.cluster.apply(Write::Delete(Delete::new(claim_ref(name)))).unwrap();
+        self.cluster
+            .apply(&Write::Delete(Delete::new(claim_ref(name))))
+            .unwrap();
     }
 
     fn refuse(&mut self, method: &'static str, code: Code, times: usize) {

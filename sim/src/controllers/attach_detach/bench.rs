@@ -216,14 +216,14 @@ impl Bench {
         let target = ObjectRef::new(kind, ObjKey::new(namespace, name));
         let patch = Patch::new(target, vec![Edit::Merge(patch)]);
         let patch = Patch { status, ..patch };
-        self.cluster.apply(Write::Patch(patch)).unwrap();
+        self.cluster.apply(&Write::Patch(patch)).unwrap();
     }
 
     /// Deletes an object at once.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         let mut delete = Delete::new(ObjectRef::new(kind, ObjKey::new(namespace, name)));
         delete.grace_seconds = Some(0);
-        self.cluster.apply(Write::Delete(delete)).unwrap();
+        self.cluster.apply(&Write::Delete(delete)).unwrap();
     }
 
     pub fn node(&mut self, name: &str) {

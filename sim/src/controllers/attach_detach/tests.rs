@@ -191,7 +191,7 @@ fn a_terminating_pod_that_was_last_seen_running_keeps_its_volume_for_ever() {
             crate::api::ObjKey::new("default", "pod1"),
         ));
         delete.grace_seconds = Some(30);
-        bench.cluster.apply(crate::api::Write::Delete(delete)).unwrap();
+        bench.cluster.apply(&crate::api::Write::Delete(delete)).unwrap();
         bench.pod("pod2", "node-b", "data");
         bench.run(700_000).await;
         bench

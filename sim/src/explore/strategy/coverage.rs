@@ -75,15 +75,14 @@ impl CoverageGuided {
             1 if !strikes.is_empty() => {
                 let at = dice.below(strikes.len());
                 let menu = self.survey.meetings.iter().find(|(site, _)| *site == strikes[at].at);
-                if let Some(entry) = menu.and_then(|(_, menu)| dice.from_menu(menu, |_| true).map(|e| menu[e].clone()))
-                {
+                if let Some(entry) = menu.and_then(|(_, menu)| dice.pick(menu, |_| true).map(|e| menu[e].clone())) {
                     strikes[at].fault = entry;
                 }
             }
             2 => {}
             _ if !full => {
                 if let Some((site, menu)) = dice.one_of(&self.survey.meetings)
-                    && let Some(entry) = dice.from_menu(menu, |_| true)
+                    && let Some(entry) = dice.pick(menu, |_| true)
                 {
                     strikes.push(strike(site, &menu[entry]));
                 }

@@ -35,7 +35,7 @@ impl Dice {
     }
 
     /// A fault of a menu: first its kind, each kind as likely as any other, then one of the kind. `allowed` says which kinds may strike.
-    pub fn from_menu(&mut self, menu: &[Fault], allowed: impl Fn(&str) -> bool) -> Option<usize> {
+    pub fn pick(&mut self, menu: &[Fault], allowed: impl Fn(&str) -> bool) -> Option<usize> {
         let kinds: Vec<&str> = menu.iter().map(Fault::kind).collect();
         let mut distinct: Vec<&str> = kinds.iter().copied().filter(|kind| allowed(kind)).collect();
         distinct.sort();

@@ -66,7 +66,7 @@ impl Chooser for Priorities {
         let nth = self.met;
         self.met += 1;
         if self.points.contains(&nth) {
-            return self.dice.from_menu(meeting.menu, |_| true);
+            return self.dice.pick(meeting.menu, |_| true);
         }
         let low = match self.low.get(&meeting.site.process) {
             Some(low) => *low,

@@ -68,7 +68,7 @@ impl Chooser for Rate {
             return None;
         }
         let salt = self.salt;
-        let picked = self.dice.from_menu(meeting.menu, |kind| is_on(salt, kind))?;
+        let picked = self.dice.pick(meeting.menu, |kind| is_on(salt, kind))?;
         self.left -= 1;
         Some(picked)
     }

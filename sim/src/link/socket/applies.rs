@@ -267,16 +267,12 @@ impl Case<'_> {
                     if let Some(process) = &crash.process {
                         self.ends(process);
                     }
-                    if let Some(site) = &crash.at {
-                        if crash.process.is_none() {
-                            self.ends(&site.process);
-                        }
+                    if let (Some(site), None) = (&crash.at, &crash.process) {
+                        self.ends(&site.process);
                     }
                 }
-                Step::Expect(expected) => {
-                    if expected.iter().any(|one| matches!(one, Expectation::Data(_))) {
-                        self.data();
-                    }
+                Step::Expect(expected) if expected.iter().any(|one| matches!(one, Expectation::Data(_))) => {
+                    self.data();
                 }
                 _ => {}
             }
