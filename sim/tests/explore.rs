@@ -59,19 +59,11 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// A scenario whose storm always finds something: it expects what no storm leaves alone.
-fn fragile(name: &str) -> PathBuf {
-    let text =
-        fs::read_to_string(root().join("scenarios/lifecycle/dynamic-immediate.yaml")).expect("the library has it");
-    let file = folder(name).join("fragile.yaml");
-    let counted = "\nexpect:\n  - { call: CreateVolume, times: 1 }\n";
-    let text = match text.split_once("\nexpect:") {
-        Some((before, _)) => before.to_owned() + counted,
-        None => text + counted,
-    };
-    fs::write(&file, text).expect("the target folder can be written");
-    file
-}
+/// A scenario and a bug that needs one fault to show.
+const CLONE: &str = "scenarios/data/clone.yaml";
+const BUG: &str = "clone-retry-refused";
+/// The promise that it breaks.
+const BROKEN: &str = "same-answer";
 
 #[test]
 fn wrong_usage_is_refused_with_the_right_spelling() {
@@ -126,39 +118,39 @@ fn the_same_campaign_prints_the_same_whatever_the_number_of_jobs() {
 
 #[test]
 fn a_token_repeats_a_storm_in_another_process() {
-    let file = fragile("token");
-    let path = file.to_str().expect("text");
     let found = wavetank(&[
         "explore",
-        path,
+        CLONE,
+        "--mutant",
+        BUG,
         "--seeds",
-        "200",
+        "60",
         "--strategy",
         "single",
+        "--keep-going",
         "--format",
         "json",
         "--shrink",
         "0",
     ]);
-    assert_eq!(found.status, Some(1), "{}{}", found.out, found.err);
-    let lines: Vec<Json> = found
+    assert_eq!(found.status, Some(2), "{}", found.err);
+    let mut lines = found
         .out
         .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
-    let violation = lines
-        .iter()
-        .find(|line| line["type"] == "violation")
-        .expect("something is found");
+        .map(|line| serde_json::from_str::<Json>(line).expect("JSON"));
+    let violation = lines.find(|line| line["promise"] == BROKEN).expect("the bug is found");
     let token = violation["token"].as_str().expect("a token");
-    assert!(token.contains("/storm=single:"), "{token}");
-    let again = || wavetank(&["run", path, "--token", token, "--format", "json", "--digest"]);
+    assert!(
+        token.contains("/storm=single:") && token.ends_with("/mutant=clone-retry-refused"),
+        "{token}"
+    );
+    let again = || wavetank(&["run", CLONE, "--token", token, "--format", "json", "--digest"]);
     let (first, second) = (again(), again());
-    assert_eq!(first.status, Some(1), "{}", first.err);
+    assert_eq!(first.status, Some(2), "{}", first.err);
     assert_eq!(first.out, second.out);
     assert!(first.out.contains("\"type\":\"fault\""), "the storm is in the run");
-    let by_digest = wavetank(&["replay", token, path, "--format", "json"]);
-    assert_eq!(by_digest.status, Some(1));
+    let by_digest = wavetank(&["replay", token, "--format", "json"]);
+    assert_eq!(by_digest.status, Some(2), "{}", by_digest.err);
     assert_eq!(by_digest.out.lines().count(), first.out.lines().count());
     wavetank(&["replay", token, SHORT]).refuses(&["no scenario in", "was changed since"]);
     let old = token.replace(&format!("/{}/", env!("CARGO_PKG_VERSION")), "/0.0.1/");
@@ -168,39 +160,51 @@ fn a_token_repeats_a_storm_in_another_process() {
 
 #[test]
 fn a_violation_becomes_a_replay_file_that_shows_it_again() {
-    let file = fragile("replay");
     let out = folder("replay-out");
     let dir = out.to_str().expect("text");
     let found = wavetank(&[
         "explore",
-        file.to_str().expect("text"),
+        CLONE,
+        "--mutant",
+        BUG,
         "--seeds",
-        "200",
+        "60",
         "--strategy",
         "single",
+        "--keep-going",
         "--out",
         dir,
     ]);
-    assert_eq!(found.status, Some(1), "{}{}", found.out, found.err);
-    assert!(found.out.contains("wavetank replay"), "{}", found.out);
-    let replay = out.join("fragile-expectations.replay.yaml");
+    assert_eq!(found.status, Some(2), "{}{}", found.out, found.err);
+    let replay = out.join("data-clone-same-answer.replay.yaml");
+    let path = replay.to_str().expect("text");
+    assert!(found.out.contains(&format!("wavetank replay {path}")), "{}", found.out);
     let text = fs::read_to_string(&replay).expect("a replay file is written");
-    assert!(text.starts_with("# BROKEN expectations"), "{text}");
-    let shown = wavetank(&["replay", replay.to_str().expect("text")]);
+    assert!(text.starts_with("# BROKEN same-answer"), "{text}");
+    let shown = wavetank(&["replay", path]);
     assert_eq!(shown.status, Some(0), "{}{}", shown.out, shown.err);
-    assert!(shown.out.contains("there"), "{}", shown.out);
-    // Without what strikes the promise holds.
+    assert!(
+        shown
+            .out
+            .contains("is broken by clone-retry-refused, and not without it"),
+        "{}",
+        shown.out
+    );
+    let junit = fs::read_to_string(out.join("junit.xml")).expect("JUnit is written");
+    assert!(junit.contains("failures=\"1\""), "{junit}");
+    // Without what strikes the promise holds. The folder holds these two alone.
+    let alone = folder("replay-alone");
+    let dir = alone.to_str().expect("text");
+    fs::copy(&replay, alone.join("there.replay.yaml")).expect("the target folder can be written");
     let (head, rest) = text.split_once("strikes:\n").expect("strikes");
     let scenario = &rest[rest.find("scenario:").expect("a scenario")..];
-    let healed = out.join("healed.replay.yaml");
+    let healed = alone.join("healed.replay.yaml");
     fs::write(&healed, format!("{head}strikes: []\n{scenario}")).expect("the target folder can be written");
     let gone = wavetank(&["replay", healed.to_str().expect("text")]);
     assert_eq!(gone.status, Some(1), "{}{}", gone.out, gone.err);
     assert!(gone.out.contains("GONE"), "{}", gone.out);
     let both = wavetank(&["replay", dir]);
     assert_eq!((both.status, both.out.lines().count()), (Some(1), 2), "{}", both.out);
-    let junit = fs::read_to_string(out.join("junit.xml")).expect("JUnit is written");
-    assert!(junit.contains("failures=\"1\""), "{junit}");
     fs::write(&replay, "schema: 7\n").expect("the target folder can be written");
     wavetank(&["replay", replay.to_str().expect("text")]).refuses(&["schema 7"]);
     wavetank(&["replay", "nowhere.replay.yaml"]).refuses(&["cannot be read"]);
@@ -246,11 +250,10 @@ fn shards_are_joined_and_missing_ones_named() {
 
 #[test]
 fn an_interrupt_keeps_what_was_found() {
-    let file = fragile("interrupt");
     let out = folder("interrupt-out");
     let args = [
         "explore",
-        file.to_str().expect("text"),
+        "scenarios/lifecycle/dynamic-immediate.yaml",
         "--seeds",
         "1000000",
         "--keep-going",
