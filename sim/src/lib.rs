@@ -18,6 +18,7 @@ pub mod release;
 pub mod runtime;
 pub mod scenario;
 pub mod sidecars;
+pub mod storm;
 pub mod trace;
 
 /// What a driver of one's own needs to sit in the tank: the machine, the storage system and the runtime that its seat gives it.

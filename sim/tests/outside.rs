@@ -202,7 +202,11 @@ fn what_cannot_be_played_is_said() {
     let wrong = place.file("wrong.yaml", "name: a.b\ncombined:\n  comand: [x]\n");
     let refused = wavetank(&["run", "scenarios/secrets", "--driver", &wrong]);
     assert_eq!(refused.status.code(), Some(64), "{}", text(&refused));
-    assert!(text(&refused).contains("did you mean `command`"), "{}", text(&refused));
+    assert!(
+        text(&refused).contains("did you mean `combined.command`"),
+        "{}",
+        text(&refused)
+    );
     let dead = place.file(
         "dead.yaml",
         "name: a.b\nmounts: false\ncombined: {command: [sh, -c, 'echo no such disk; exit 3']}\n",

@@ -119,7 +119,12 @@ fn follows(follow: &[&str]) -> Vec<Follow> {
 #[test]
 fn the_passwords_did_travel() {
     let report = played("");
-    assert!(report.verdict.held(), "{:?}", report.verdict);
+    // The driver tells them in its answers, and that is what the promise is about.
+    let broken: Vec<&str> = report.violations.iter().map(|v| v.promise.name).collect();
+    assert!(
+        !kept.is_empty() && kept.iter().all(|name| *name == "secrets"),
+        "{kept:?}"
+    );
     let (mut seen, mut told) = (PASSWORDS.to_vec(), PASSWORDS.to_vec());
     for record in report.trace.records() {
         if let What::Reply {

@@ -216,7 +216,7 @@ impl Features {
     }
 }
 
-fn moment(strike: &crate::faults::Strike, standing: &BTreeMap<Stage, u32>) -> u64 {
+fn moment(strike: &crate::storm::Strike, standing: &BTreeMap<Stage, u32>) -> u64 {
     let mut parts = vec![strike.fault.kind().to_owned()];
     let here = standing.iter().filter(|(_, count)| **count > 0);
     parts.extend(here.map(|(stage, _)| format!("{} {stage}", stage.kind)));

@@ -1,6 +1,6 @@
 //! Exploration: strategies choose what strikes, campaigns play many storms, violations are shrunk and written down as replay files.
 //!
-//! A strategy gives each run a [`Chooser`](crate::faults::Chooser): it knows sites and menus, and nothing of Kubernetes. Whatever a strategy does, a run is
+//! A strategy gives each run a [`Chooser`](crate::storm::Chooser): it knows sites and menus, and nothing of Kubernetes. Whatever a strategy does, a run is
 //! repeated from what was picked (`picks.rs`), never from how it was picked: that is what a token carries.
 //!
 //! ```text

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::faults::{Chooser, Meeting};
+use crate::storm::{Chooser, Meeting};
 
 /// One pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

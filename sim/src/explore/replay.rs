@@ -26,8 +26,8 @@ use serde_json::Value as Json;
 
 use super::inline::Inlined;
 use super::shrink::Case;
-use crate::faults::Strike;
 use crate::scenario::Scenario;
+use crate::storm::Strike;
 
 /// The number of this form of the file.
 pub const SCHEMA: u32 = 1;
@@ -202,8 +202,8 @@ mod tests {
     use super::{ReplayError, ReplayFile};
     use crate::explore::shrink::Case;
     use crate::explore::toy::{crash, site};
-    use crate::faults::Strike;
     use crate::scenario::{self, PlainPhase};
+    use crate::storm::Strike;
 
     fn library() -> Vec<scenario::Scenario> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios");

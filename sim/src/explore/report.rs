@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::coverage::Coverage;
 use super::story::Story;
 use super::subject::Finding;
-use crate::faults::Strike;
 use crate::play::worst;
+use crate::storm::Strike;
 
 /// The number of this form of the report.
 pub const SCHEMA: u32 = 1;

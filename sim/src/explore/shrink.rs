@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::simpler::simpler;
-use crate::faults::Strike;
 use crate::scenario::Scenario;
+use crate::storm::Strike;
 
 /// What is shrunk.
 #[derive(Clone, Debug, PartialEq)]
@@ -261,8 +261,8 @@ mod tests {
     use super::super::subject::{Run, Subject};
     use super::super::toy::{Toy, crash, site};
     use super::{Case, Trial, minimal, shrink};
-    use crate::faults::{Fault, Strike};
     use crate::scenario::{GoDuration, PlainPhase, Process};
+    use crate::storm::{Fault, Strike};
 
     #[test]
     fn a_minimal_part_is_found_wherever_it_lies() {

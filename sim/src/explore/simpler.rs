@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-use crate::faults::{Fault, Strike};
 use crate::scenario::{GoDuration, Process, Role};
+use crate::storm::{Fault, Strike};
 
 /// Simpler strikes, the simplest first. Empty when there is none.
 pub fn simpler(strike: &Strike) -> Vec<Strike> {
@@ -91,8 +91,8 @@ fn whole_millis(duration: Duration) -> Duration {
 mod tests {
     use super::simpler;
     use crate::explore::toy::{crash, site};
-    use crate::faults::{Fault, Strike};
     use crate::scenario::{GoDuration, PlainPhase, Process};
+    use crate::storm::{Fault, Strike};
 
     #[test]
     fn a_node_becomes_a_process_and_a_while_gets_shorter() {

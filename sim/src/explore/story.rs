@@ -8,8 +8,8 @@ use anstyle::{AnsiColor, Style};
 use serde::{Deserialize, Serialize};
 
 use super::subject::Finding;
-use crate::faults::Strike;
 use crate::play::Report;
+use crate::storm::Strike;
 use crate::trace::{Follow, TextOptions, Trace, What, text};
 
 const BOLD: Style = Style::new().bold();

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::coverage::Features;
 use super::witness::{Notes, Told, Witness};
-use crate::faults::{Chooser, Meeting, Strike};
 use crate::link::Factory;
 use crate::mutants::Mutant;
-use crate::oracles::{Party, Season, Violation};
 use crate::play::{self, Options, Report, Verdict};
 use crate::scenario::Scenario;
+use crate::storm::{Chooser, Meeting, Strike};
+use crate::storm::{Party, Season, Violation};
 
 /// The promise that stands for failed steps and expectations of the scenario.
 pub const EXPECTATIONS: &str = "expectations";

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use super::subject::{Finding, Played, Run, Subject};
 use super::witness::{Notes, Told, Witness};
-use crate::faults::{Chooser as _, Fault, Meeting, Strike};
 use crate::runtime::Time;
 use crate::scenario::{PlainPhase, Process, Site};
+use crate::storm::{Chooser as _, Fault, Meeting, Strike};
 
 /// The bug: which strikes it takes, as the beginnings of their sites.
 #[derive(Clone, Default)]

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::picks::{Pick, Picks};
-use crate::faults::{Chooser, Fault, Meeting, Strike};
 use crate::runtime::{Time, fold};
 use crate::scenario::Site;
+use crate::storm::{Chooser, Fault, Meeting, Strike};
 
 /// How many attempts coverage tells apart; later ones count as the last.
 const ATTEMPTS: u32 = 3;

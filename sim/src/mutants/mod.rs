@@ -1,6 +1,6 @@
 //! Mutants: the honest cluster with one documented bug in it, so that every promise can be shown to notice something.
 //!
-//! A mutant is wrong in one place: the reference driver ([`Quirk`]) or a part of Kubernetes ([`Wrong`]). The [`catalogue`] says for each which bug it is
+//! A mutant is wrong in one place: the reference driver ([`Quirk`]) or a part of Kubernetes ([`Wrong`]). The catalogue says for each which bug it is
 //! modelled on, which pattern of bugs it belongs to, and in which scenarios of the library its effect can be seen.
 
 mod catalogue;

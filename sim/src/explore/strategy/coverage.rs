@@ -11,7 +11,7 @@ use super::random::Rate;
 use super::{BySite, Plan, Strategy, StrategyName, Survey, strike};
 use crate::explore::subject::Played;
 use crate::explore::witness::site_number;
-use crate::faults::{Chooser, Meeting, Strike};
+use crate::storm::{Chooser, Meeting, Strike};
 
 /// How many runs are kept at most.
 const CORPUS: usize = 256;

@@ -3,8 +3,8 @@
 use rand::Rng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::faults::Fault;
 use crate::runtime::Chance;
+use crate::storm::Fault;
 
 /// Draws for one run.
 pub(super) struct Dice(Xoshiro256PlusPlus);

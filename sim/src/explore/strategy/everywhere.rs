@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::{BySite, Plan, Strategy, StrategyName, Survey};
 use crate::explore::witness::site_number;
-use crate::faults::{Chooser, Meeting};
 use crate::scenario::Process;
+use crate::storm::{Chooser, Meeting};
 
 /// Every crash.
 pub(super) struct CrashEverywhere {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::dice::Dice;
 use super::strike;
 use crate::explore::witness::site_number;
-use crate::faults::{Chooser, Fault, Meeting, Strike};
 use crate::scenario::Site;
+use crate::storm::{Chooser, Fault, Meeting, Strike};
 
 /// The meetings of the calm run.
 #[derive(Clone, Debug, Default)]

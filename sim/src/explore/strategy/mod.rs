@@ -17,8 +17,8 @@ mod tests;
 use std::fmt;
 
 use super::subject::Played;
-use crate::faults::{Chooser, Fault, Strike};
 use crate::scenario::{Site, nearest};
+use crate::storm::{Chooser, Fault, Strike};
 
 pub use lists::{BySite, Survey};
 

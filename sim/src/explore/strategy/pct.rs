@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::dice::Dice;
 use super::{Plan, Strategy, StrategyName, Survey};
-use crate::faults::{Chooser, Meeting};
 use crate::scenario::Process;
+use crate::storm::{Chooser, Meeting};
 
 /// Kinds of fault that change nothing but when something happens.
 const DELAYS: [&str; 5] = ["delay", "pause", "slow", "late", "stale"];

@@ -5,7 +5,7 @@
 
 use super::dice::Dice;
 use super::{Plan, Strategy, StrategyName, Survey};
-use crate::faults::{Chooser, Meeting};
+use crate::storm::{Chooser, Meeting};
 
 /// How many strikes a run of the calm run's length has, roughly; one of these is drawn.
 const STRIKES: [usize; 8] = [1, 1, 2, 2, 3, 4, 6, 8];

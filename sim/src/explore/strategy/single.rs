@@ -4,7 +4,7 @@
 //! once and soon visits every site; a campaign's number of runs is their budget.
 
 use super::{BySite, Plan, Strategy, StrategyName, Survey};
-use crate::faults::Strike;
+use crate::storm::Strike;
 
 /// Every single fault.
 pub(super) struct Single {
