@@ -102,7 +102,7 @@ fn what_refers_to_each_other_exists() {
     for class in of("StorageClass") {
         assert_eq!(class["provisioner"], *name);
         let kind = class["parameters"]["type"].as_str().unwrap();
-        assert!(["thin", "thick"].contains(&kind), "{kind}");
+        assert!(["thin", "thick", "encrypted"].contains(&kind), "{kind}");
     }
     let spec = &of("StatefulSet")[0]["spec"]["template"]["spec"];
     assert_eq!(spec["serviceAccountName"], of("ServiceAccount")[0]["metadata"]["name"]);
