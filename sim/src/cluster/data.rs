@@ -114,7 +114,7 @@ impl Cluster {
             for volume in storage.volumes() {
                 let key = self.data.key(driver, volume.id.as_str());
                 let known = self.data.witnesses.volumes().any(|known| *known == key);
-                if let Some(found) = storage.contents(&volume.id).filter(|_| known) {
+                if let Some(found) = storage.written(&volume.id).filter(|_| known) {
                     reports.push((volume.id.to_string(), self.data.witnesses.verify_device(&key, &found)));
                 }
             }

@@ -263,6 +263,17 @@ impl Storage {
         self.state().volumes.get(id).map(|volume| volume.found(Through::Bare))
     }
 
+    /// What was written to a volume, on it or behind its encryption layer, as far as it reached it. For oracles.
+    pub fn written(&self, id: &VolumeId) -> Option<Vec<Found>> {
+        let state = self.state();
+        let volume = state.volumes.get(id)?;
+        let through = match volume.content.layer {
+            Some(_) => Through::Layer,
+            None => Through::Bare,
+        };
+        Some(volume.found(through))
+    }
+
     /// The file system on a volume, or behind its encryption layer, without what machines hold in memory. For oracles.
     pub fn file_system(&self, id: &VolumeId) -> Option<FsImage> {
         let state = self.state();

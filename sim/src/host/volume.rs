@@ -225,7 +225,8 @@ impl Volume {
 
     /// Puts the header of a layer on it, which is blank behind it.
     pub(super) fn encrypt(&mut self, layer: Layer) {
-        self.formatted = Some(self.content.probe(Through::Bare) != Probe::Blank);
+        // The layer alone is no file system: one is made behind it.
+        self.formatted = (self.content.probe(Through::Bare) != Probe::Blank).then_some(true);
         Arc::make_mut(&mut self.content).layer = Some(layer);
     }
 

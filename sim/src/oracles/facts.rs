@@ -402,7 +402,7 @@ impl Facts {
 impl Way {
     /// Whether its node has it, as far as answers say: in a boot that is over nothing is staged or published any more.
     pub fn is_used(&self, node: &str, cluster: &Cluster) -> bool {
-        let used = self.staged == State::Yes || !self.published.is_empty();
+        let used = self.staged == State::Yes || self.published.values().any(|state| *state == State::Yes);
         used && cluster
             .machine(node)
             .is_none_or(|machine| machine.boots() == self.boots)

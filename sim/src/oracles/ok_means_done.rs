@@ -111,7 +111,9 @@ fn on_node(call: &Call, node: &str, view: &View<'_>) -> Option<String> {
     if !relevant {
         return None;
     }
-    let inventory = view.cluster.machine(node)?.inventory();
+    // A node that died at the very answer shows nothing.
+    let machine = view.cluster.machine(node).filter(|machine| machine.is_up())?;
+    let inventory = machine.inventory();
     let mounts = |path: &str| {
         inventory
             .mounts

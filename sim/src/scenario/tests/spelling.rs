@@ -192,12 +192,7 @@ fn everything() -> Scenario {
             "driver-node/node-1 / NodeStageVolume / pvc data / attempt 1 / after-op(2)",
             Fault::FailOperation { trouble: Trouble::Io },
         )
-        .inject(Inject {
-            code: Some(Code::Internal),
-            times: Times::Count(2),
-            claim: Some("data".to_owned()),
-            ..Inject::into_call(Call::NodeStageVolume)
-        })
+        .inject(two_internal_errors())
         .heal()
         .expect_now(vec![Expectation::Data(DataIntact { data: Intact::Intact })])
         .delete_now("pod/web")
@@ -211,6 +206,15 @@ fn everything() -> Scenario {
         .expect_data_intact()
         .build()
         .unwrap()
+}
+
+fn two_internal_errors() -> Inject {
+    Inject {
+        code: Some(Code::Internal),
+        times: Times::Count(2),
+        claim: Some("data".to_owned()),
+        ..Inject::into_call(Call::NodeStageVolume)
+    }
 }
 
 /// A variant that is added has to be named here, and then to be spelled both ways above.
