@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal};
 
 use super::errors;
 use crate::host::{HostError, HostErrorKind, HostResult};
@@ -97,15 +97,24 @@ pub(super) fn run_with(tool: &str, arguments: &[&str], input: Option<&[u8]>) -> 
     })
 }
 
-/// A tool ends with the driver: one that outlived it would go on writing to a device that the next life takes for its own.
+/// A tool ends with the driver: one that outlived it would go on writing to a device that the next life takes for its own. A driver that died
+/// before the tool asked for its end would send no signal any more: then it does not start at all.
 #[expect(
     unsafe_code,
-    reason = "what runs between fork and exec is one system call that touches no memory"
+    reason = "what runs between fork and exec are two system calls that touch no memory"
 )]
 fn die_together(command: &mut Command) {
-    // SAFETY: prctl(2) may be called between fork and exec; nothing is allocated and no lock is taken.
+    let driver = getpid();
+    // SAFETY: prctl(2) and getppid(2) may be called between fork and exec; nothing is allocated and no lock is taken.
     unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            if getppid() == Some(driver) {
+                Ok(())
+            } else {
+                Err(rustix::io::Errno::CHILD.into())
+            }
+        });
     }
 }
 

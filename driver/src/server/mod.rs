@@ -36,6 +36,9 @@ use watch::Watch;
 /// How long callers may take to hear their answers once the process is asked to stop.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How long a tool that a killed process was about to start may hold the socket and the ledger before it is gone too.
+const HEIRS: Duration = Duration::from_secs(5);
+
 /// Why the process could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -75,6 +78,13 @@ impl ServeError {
     /// Is it the caller's mistake?
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Option(_) | Self::Open(OpenError::Config(_)))
+    }
+
+    fn is_taken(&self) -> bool {
+        let Self::Ledger { source, .. } = self else {
+            return false;
+        };
+        matches!(source, redb::DatabaseError::DatabaseAlreadyOpen)
     }
 }
 
@@ -142,7 +152,8 @@ async fn serve(options: &Options, socket: &Path, quirk: Option<Quirk>) -> Result
         tracing::info!("stopping: no new calls");
         let _ = stop.send(());
     };
-    let listener = listen(socket).map_err(failed(format!("listening on {}", socket.display())))?;
+    let listener = patiently(|| listen(socket), |error| error.kind() == io::ErrorKind::AddrInUse).await;
+    let listener = listener.map_err(failed(format!("listening on {}", socket.display())))?;
     tracing::info!(socket = %socket.display(), backend = ?options.backend, "serving");
     let mut server = Server::builder().layer(watch::Layer(Arc::clone(&watch)));
     let router = server
@@ -186,7 +197,7 @@ async fn open(options: &Options, runtime: &Arc<dyn Runtime>, quirk: Option<Quirk
             (
                 Arc::new(LinuxPool::new(Arc::clone(&store), Arc::clone(runtime))),
                 Arc::new(LinuxHost::new(store, Arc::clone(runtime))),
-                ledger(&options.state_dir.join("ledger.redb"))?,
+                patiently(|| ledger(&options.state_dir.join("ledger.redb")), ServeError::is_taken).await?,
             )
         }
     };
@@ -203,6 +214,19 @@ async fn open(options: &Options, runtime: &Arc<dyn Runtime>, quirk: Option<Quirk
         quirk,
     };
     Driver::open(config, seat).await.map_err(ServeError::Open)
+}
+
+/// Tries again while what is wanted is taken: between fork and exec, the child of a process that was killed has all that it had open.
+async fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, is_taken: impl Fn(&E) -> bool) -> Result<T, E> {
+    let give_up = tokio::time::Instant::now() + HEIRS;
+    loop {
+        match attempt() {
+            Err(error) if is_taken(&error) && tokio::time::Instant::now() < give_up => {
+                tokio::time::sleep(HEIRS / 500).await;
+            }
+            ended => return ended,
+        }
+    }
 }
 
 fn ledger(path: &Path) -> Result<Disk, ServeError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -69,6 +70,7 @@ impl Place {
     /// Starts the process, and waits until it answers.
     pub async fn start(&mut self) -> Life {
         self.lives += 1;
+        self.silence().await;
         let log = fs::File::create(self.path(&format!("log-{}", self.lives))).expect("a log");
         let endpoint = format!("unix://{}", self.text("csi.sock"));
         let (state, root, audit) = (self.text("state"), self.text("."), self.text("audit"));
@@ -92,6 +94,19 @@ impl Place {
             .expect("the process starts");
         let calls = connect(&endpoint).await;
         Life { child, calls }
+    }
+
+    /// Until nobody serves: between fork and exec, a tool that a killed process was about to start has its socket.
+    async fn silence(&self) {
+        let socket = self.path("csi.sock");
+        let silence = async {
+            while UnixStream::connect(&socket).is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, silence)
+            .await
+            .expect("the last life is over");
     }
 
     /// Everything that the processes said and kept, as text.

@@ -16,7 +16,8 @@ pub const BYTES: &[u8] = b"what the pod wrote and synced";
 
 /// The names of one volume and of the paths at which it is seen.
 pub struct Volume {
-    pub name: &'static str,
+    /// No other volume on the machine has it: the file system's UUID follows from it.
+    pub name: String,
     pub id: String,
     pub stage: String,
     pub target: String,
@@ -36,7 +37,7 @@ impl Volume {
         let pods = place.path("pods");
         fs::create_dir_all(&pods).expect("a directory for targets");
         Self {
-            name,
+            name: format!("{name}-{}", place.text(".").replace('/', "-")),
             id: String::new(),
             stage: place.text(&format!("stage-{name}")),
             target: place.text(&format!("pods/{name}")),
@@ -52,7 +53,7 @@ impl Volume {
     /// Creates it and brings it to its pod. Every step may have been done before.
     pub async fn up(&mut self, calls: &mut Callers, source: Option<Type>) -> Result<(), Status> {
         let create = csi::CreateVolumeRequest {
-            name: self.name.to_owned(),
+            name: self.name.clone(),
             capacity_range: size(self.size),
             volume_capabilities: vec![self.capability()],
             parameters: [("type".to_owned(), self.kind.to_owned())].into(),

@@ -7,7 +7,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use wavetank_driver::host::MountSource;
 
 use super::{Cluster, Liveness};
-use crate::api::{Kind, ObjKey, fields};
+use crate::api::{Kind, ObjKey, Object, fields};
 use crate::host::Machine;
 
 /// Where kubelet keeps what drivers stage.
@@ -124,24 +124,31 @@ impl Cluster {
 
     /// Objects whose deletion does not end.
     fn held_back(&self, left: &mut Vec<String>) {
-        for kind in [
+        let held = self.being_deleted();
+        left.extend(held.map(|(object, by)| format!("{} (being deleted, held by {by})", object.to_ref())));
+    }
+
+    /// What is being deleted, of the kinds that storage is about, and by which finalizers it is held.
+    pub(crate) fn being_deleted(&self) -> impl Iterator<Item = (&Object, String)> {
+        let kinds = [
             Kind::PersistentVolumeClaim,
             Kind::PersistentVolume,
             Kind::VolumeAttachment,
             Kind::Pod,
             Kind::VolumeSnapshot,
             Kind::VolumeSnapshotContent,
-        ] {
-            for object in self.api.objects(kind).filter(|o| fields::is_deleting(o.meta())) {
-                let held = fields::finalizers(object.meta());
-                let by = if held.is_empty() {
-                    "nobody".to_owned()
-                } else {
-                    held.join(", ")
-                };
-                left.push(format!("{} (being deleted, held by {by})", object.to_ref()));
-            }
-        }
+        ];
+        let objects = kinds.into_iter().flat_map(|kind| self.api.objects(kind));
+        let deleting = objects.filter(|object| fields::is_deleting(object.meta()));
+        deleting.map(|object| {
+            let by = fields::finalizers(object.meta());
+            let by = if by.is_empty() {
+                "nobody".to_owned()
+            } else {
+                by.join(", ")
+            };
+            (object, by)
+        })
     }
 }
 

@@ -90,33 +90,20 @@ fn claims_in_use(cluster: &Cluster) -> BTreeSet<ObjKey> {
 
 fn deletions(cluster: &Cluster, found: &mut Vec<(String, String)>) {
     let in_use = claims_in_use(cluster);
-    for kind in [
-        Kind::PersistentVolumeClaim,
-        Kind::PersistentVolume,
-        Kind::VolumeAttachment,
-        Kind::Pod,
-        Kind::VolumeSnapshot,
-        Kind::VolumeSnapshotContent,
-    ] {
-        for object in cluster.api().objects(kind).filter(|o| fields::is_deleting(o.meta())) {
-            let waits = match object {
-                crate::api::Object::PersistentVolumeClaim(_) => in_use.contains(&object.key()),
-                crate::api::Object::PersistentVolume(volume) => fields::volume_phase(volume) == "Bound",
-                crate::api::Object::Pod(pod) => {
-                    let node = fields::pod_node(pod);
-                    !node.is_empty() && !is_tended(cluster, node)
-                }
-                crate::api::Object::VolumeAttachment(attachment) => !is_tended(cluster, &attachment.spec.node_name),
-                _ => false,
-            };
-            if !waits {
-                let held = fields::finalizers(object.meta()).join(", ");
-                let held = if held.is_empty() { "nobody".to_owned() } else { held };
-                found.push((
-                    object.to_ref().to_string(),
-                    format!("is being deleted for ever, held by {held}"),
-                ));
+    for (object, held) in cluster.being_deleted() {
+        let waits = match object {
+            crate::api::Object::PersistentVolumeClaim(_) => in_use.contains(&object.key()),
+            crate::api::Object::PersistentVolume(volume) => fields::volume_phase(volume) == "Bound",
+            crate::api::Object::Pod(pod) => {
+                let node = fields::pod_node(pod);
+                !node.is_empty() && !is_tended(cluster, node)
             }
+            crate::api::Object::VolumeAttachment(attachment) => !is_tended(cluster, &attachment.spec.node_name),
+            _ => false,
+        };
+        if !waits {
+            let text = format!("is being deleted for ever, held by {held}");
+            found.push((object.to_ref().to_string(), text));
         }
     }
 }

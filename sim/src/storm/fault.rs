@@ -273,6 +273,23 @@ impl Fault {
         format!("`{}` strikes at the phase `{phase}` and nowhere else", self.kind())
     }
 
+    /// Whether it befalls a call or a write on its way: behind every link it can.
+    pub fn is_on_the_way(&self) -> bool {
+        matches!(
+            self,
+            Fault::RefuseCall { .. }
+                | Fault::DelayCall { .. }
+                | Fault::DuplicateCall {}
+                | Fault::LoseAnswer {}
+                | Fault::DelayAnswer { .. }
+                | Fault::ReplaceAnswer { .. }
+                | Fault::Conflict {}
+                | Fault::FailWrite {}
+                | Fault::ThrottleWrite { .. }
+                | Fault::LoseWriteAnswer {}
+        )
+    }
+
     /// Whether it is about the answer to a call.
     pub fn is_of_an_answer(&self) -> bool {
         matches!(

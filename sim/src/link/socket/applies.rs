@@ -7,7 +7,6 @@ use serde_json::{Value as Json, json};
 use super::Outside;
 use super::profile::AccessMode;
 use crate::scenario::{Expectation, Manifest, Process, Role, Scenario, Step};
-use crate::storm::Fault;
 
 /// The prefix of parameters that belong to Kubernetes.
 const KUBERNETES: &str = "csi.storage.k8s.io/";
@@ -272,7 +271,7 @@ impl Case<'_> {
                         self.ends(&site.process);
                     }
                 }
-                Step::Strike(strike) if !travels(&strike.fault) => {
+                Step::Strike(strike) if !strike.fault.is_on_the_way() => {
                     self.against(format!(
                         "it strikes with `{}`, which only the in-process link can",
                         strike.fault.kind()
@@ -390,21 +389,4 @@ fn class(outside: &Outside, manifest: &mut Manifest) {
         let place = manifest.place.take();
         *manifest = Manifest { place, ..changed };
     }
-}
-
-/// Whether a fault befalls a call or a write on its way, which it can behind every link.
-fn travels(fault: &Fault) -> bool {
-    matches!(
-        fault,
-        Fault::RefuseCall { .. }
-            | Fault::DelayCall { .. }
-            | Fault::DuplicateCall {}
-            | Fault::LoseAnswer {}
-            | Fault::DelayAnswer { .. }
-            | Fault::ReplaceAnswer { .. }
-            | Fault::Conflict {}
-            | Fault::FailWrite {}
-            | Fault::ThrottleWrite { .. }
-            | Fault::LoseWriteAnswer {}
-    )
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::link::layers::Sleeper;
 const TRY: Duration = Duration::from_millis(5);
 /// How long it is tried before its process is looked at.
 const TRIES: Duration = Duration::from_millis(200);
+/// How long after its death a driver's socket may have heirs.
+const HEIRS: Duration = Duration::from_secs(2);
 
 /// One run around an outside driver. Ending it ends every process of it.
 pub struct Run {
@@ -570,6 +573,22 @@ impl Process {
             self.run.news().unrepeatable.push(text);
         }
         self.run.ask(&self.place.node, &Ask::Kill("driver".to_owned()));
+        self.wait_for_silence();
+    }
+
+    /// Until nobody takes connections: between fork and exec, a tool that the driver was about to start has the driver's socket.
+    fn wait_for_silence(&self) {
+        let (send, receive) = std::sync::mpsc::channel();
+        let socket = self.place.below("csi.sock");
+        self.threads().spawn(async move {
+            let silence = async {
+                while UnixStream::connect(&socket).is_ok() {
+                    tokio::time::sleep(TRY).await;
+                }
+            };
+            let _ = send.send(tokio::time::timeout(HEIRS, silence).await.is_ok());
+        });
+        let _ = receive.recv();
     }
 
     /// How it ended, if it ended by itself.
