@@ -1,25 +1,17 @@
-//! What a call of the process costs, on both backends, over its socket; and beside it the same work without the driver.
+//! What a call of the process costs, on both backends, over its socket.
 //!
-//! Run with `cargo bench -p wavetank-driver`; the loop backend, and what it is compared with, need root. `docs/driver.md` has the table.
+//! Run with `cargo bench -p wavetank-driver`; the loop backend needs root, and `direct` is what it is compared with. `docs/driver.md` has the table.
 
 #[path = "../tests/process/rig.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod rig;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use futures::future::{BoxFuture, join_all};
-use redb::{Database, TableDefinition};
+use futures::future::join_all;
 use rig::{Callers, Life, Place, mount, size};
-use wavetank_driver::host::{Mount, NewFs};
-use wavetank_driver::linux::{LinuxHost, LinuxPool, Store, StoreShape};
-use wavetank_driver::pool::{NewVolume, Provisioning};
-use wavetank_driver::runtime::Runtime;
-use wavetank_driver::units::FsKind;
-use wavetank_driver::{Access, Bytes, Host, HostPath, Pool, VolumeId};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tonic::Status;
 use wavetank_proto::csi::v1 as csi;
 
 const MI: i64 = 1 << 20;
@@ -180,6 +172,47 @@ async fn delete(calls: &mut Callers, id: &str) {
     calls.controller.delete_volume(request).await.expect("deleted");
 }
 
+async fn cut(calls: &mut Callers, source: &str, name: &str) -> String {
+    let request = csi::CreateSnapshotRequest {
+        source_volume_id: source.to_owned(),
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    let made = calls.controller.create_snapshot(request).await.expect("cut");
+    made.into_inner().snapshot.expect("a snapshot").snapshot_id
+}
+
+async fn drop_snapshot(calls: &mut Callers, snapshot_id: String) {
+    let request = csi::DeleteSnapshotRequest {
+        snapshot_id,
+        ..Default::default()
+    };
+    calls.controller.delete_snapshot(request).await.expect("gone");
+}
+
+async fn cut_group(calls: &mut Callers, source: &str) -> csi::VolumeGroupSnapshot {
+    let request = csi::CreateVolumeGroupSnapshotRequest {
+        name: "g".to_owned(),
+        source_volume_ids: vec![source.to_owned()],
+        ..Default::default()
+    };
+    let made = calls.group.create_volume_group_snapshot(request).await.expect("cut");
+    made.into_inner().group_snapshot.expect("a group")
+}
+
+fn ids(group: &csi::VolumeGroupSnapshot) -> Vec<String> {
+    group.snapshots.iter().map(|one| one.snapshot_id.clone()).collect()
+}
+
+async fn drop_group(calls: &mut Callers, group: csi::VolumeGroupSnapshot) {
+    let request = csi::DeleteVolumeGroupSnapshotRequest {
+        snapshot_ids: ids(&group),
+        group_snapshot_id: group.group_snapshot_id,
+        ..Default::default()
+    };
+    calls.group.delete_volume_group_snapshot(request).await.expect("gone");
+}
+
 #[divan::bench(args = BACKENDS)]
 fn create_and_delete(bencher: Bencher<'_, '_>, backend: &'static str) {
     let Some(bench) = Bench::start(backend) else { return };
@@ -234,41 +267,64 @@ fn publish_and_unpublish(bencher: Bencher<'_, '_>, backend: &'static str) {
 }
 
 #[divan::bench(args = BACKENDS)]
-fn stats(bencher: Bencher<'_, '_>, backend: &'static str) {
+fn snapshot_and_delete(bencher: Bencher<'_, '_>, backend: &'static str) {
+    let Some(mut bench) = Bench::start(backend) else { return };
+    bench.bring(0);
+    let mut calls = bench.calls();
+    bencher.bench_local(|| {
+        bench.runtime.block_on(async {
+            let id = cut(&mut calls, &bench.id, "s").await;
+            drop_snapshot(&mut calls, id).await;
+        });
+    });
+}
+
+#[divan::bench(args = BACKENDS)]
+fn group_snapshot_and_delete(bencher: Bencher<'_, '_>, backend: &'static str) {
+    let Some(mut bench) = Bench::start(backend) else { return };
+    bench.bring(0);
+    let mut calls = bench.calls();
+    bencher.bench_local(|| {
+        bench.runtime.block_on(async {
+            let group = cut_group(&mut calls, &bench.id).await;
+            drop_group(&mut calls, group).await;
+        });
+    });
+}
+
+/// Each time another value.
+#[divan::bench(args = BACKENDS)]
+fn modify(bencher: Bencher<'_, '_>, backend: &'static str) {
+    let Some(mut bench) = Bench::start(backend) else { return };
+    bench.bring(0);
+    let mut calls = bench.calls();
+    let mut iops = 100;
+    bencher.bench_local(|| {
+        iops += 1;
+        let request = csi::ControllerModifyVolumeRequest {
+            volume_id: bench.id.clone(),
+            mutable_parameters: [("iops".to_owned(), iops.to_string())].into(),
+            ..Default::default()
+        };
+        let modified = calls.controller.controller_modify_volume(request);
+        bench.runtime.block_on(modified).expect("modified");
+    });
+}
+
+/// Of a volume that fills its device already.
+#[divan::bench(args = BACKENDS)]
+fn node_expand(bencher: Bencher<'_, '_>, backend: &'static str) {
     let Some(mut bench) = Bench::start(backend) else { return };
     bench.bring(3);
     let mut calls = bench.calls();
-    let request = csi::NodeGetVolumeStatsRequest {
+    let request = csi::NodeExpandVolumeRequest {
         volume_id: bench.id.clone(),
         volume_path: bench.place.text("pods/v"),
         ..Default::default()
     };
     bencher.bench_local(|| {
-        let asked = calls.node.node_get_volume_stats(request.clone());
-        bench.runtime.block_on(asked).expect("statistics");
-    });
-}
-
-#[divan::bench(args = BACKENDS)]
-fn snapshot_and_delete(bencher: Bencher<'_, '_>, backend: &'static str) {
-    let Some(mut bench) = Bench::start(backend) else { return };
-    bench.bring(0);
-    let mut calls = bench.calls();
-    let cut = csi::CreateSnapshotRequest {
-        source_volume_id: bench.id.clone(),
-        name: "s".to_owned(),
-        ..Default::default()
-    };
-    bencher.bench_local(|| {
-        bench.runtime.block_on(async {
-            let made = calls.controller.create_snapshot(cut.clone()).await.expect("cut");
-            let snapshot_id = made.into_inner().snapshot.expect("a snapshot").snapshot_id;
-            let gone = csi::DeleteSnapshotRequest {
-                snapshot_id,
-                ..Default::default()
-            };
-            calls.controller.delete_snapshot(gone).await.expect("gone");
-        });
+        let grown = calls.node.node_expand_volume(request.clone());
+        bench.runtime.block_on(grown).expect("it fills its device");
     });
 }
 
@@ -293,24 +349,223 @@ fn expand(bencher: Bencher<'_, '_>, backend: &'static str) {
     });
 }
 
-/// What looks and changes nothing.
-#[divan::bench(args = BACKENDS)]
-fn capacity(bencher: Bencher<'_, '_>, backend: &'static str) {
-    let Some(bench) = Bench::start(backend) else { return };
+/// A call that changes nothing.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    PluginInfo,
+    PluginCapabilities,
+    Probe,
+    ControllerCapabilities,
+    Capacity,
+    ListVolumes,
+    Volume,
+    Validate,
+    ListSnapshots,
+    Snapshot,
+    GroupCapabilities,
+    Group,
+    Allocated,
+    Delta,
+    NodeCapabilities,
+    NodeInfo,
+    Stats,
+}
+
+const LOOKS: [Look; 17] = [
+    Look::PluginInfo,
+    Look::PluginCapabilities,
+    Look::Probe,
+    Look::ControllerCapabilities,
+    Look::Capacity,
+    Look::ListVolumes,
+    Look::Volume,
+    Look::Validate,
+    Look::ListSnapshots,
+    Look::Snapshot,
+    Look::GroupCapabilities,
+    Look::Group,
+    Look::Allocated,
+    Look::Delta,
+    Look::NodeCapabilities,
+    Look::NodeInfo,
+    Look::Stats,
+];
+
+#[divan::bench(args = LOOKS)]
+fn look_memory(bencher: Bencher<'_, '_>, look: Look) {
+    look_at(bencher, "memory", look);
+}
+
+#[divan::bench(args = LOOKS)]
+fn look_loop(bencher: Bencher<'_, '_>, look: Look) {
+    look_at(bencher, "loop", look);
+}
+
+/// One volume is published; of it there are two snapshots, and a group with one of its own.
+fn look_at(bencher: Bencher<'_, '_>, backend: &'static str, look: Look) {
+    let Some(mut bench) = Bench::start(backend) else { return };
+    bench.bring(3);
     let mut calls = bench.calls();
-    bencher.bench_local(|| {
-        let asked = calls.controller.get_capacity(csi::GetCapacityRequest::default());
-        bench.runtime.block_on(asked).expect("room");
+    let [first, second] = ["s1", "s2"].map(|name| bench.runtime.block_on(cut(&mut calls, &bench.id, name)));
+    let group = bench.runtime.block_on(cut_group(&mut calls, &bench.id));
+    let about = About {
+        volume: bench.id.clone(),
+        path: bench.place.text("pods/v"),
+        first: first.clone(),
+        second: second.clone(),
+        group: group.clone(),
+    };
+    bencher.bench_local(|| bench.runtime.block_on(about.ask(&mut calls, look)).expect("an answer"));
+    bench.runtime.block_on(async {
+        drop_group(&mut calls, group).await;
+        drop_snapshot(&mut calls, first).await;
+        drop_snapshot(&mut calls, second).await;
     });
 }
 
-/// The same request, answered from memory, so many at once over one connection.
-#[divan::bench(args = [1, 64], sample_count = 20, sample_size = 1)]
-fn repeats(bencher: Bencher<'_, '_>, at_once: usize) {
+/// What there is to ask about.
+struct About {
+    volume: String,
+    path: String,
+    first: String,
+    second: String,
+    group: csi::VolumeGroupSnapshot,
+}
+
+impl About {
+    async fn ask(&self, calls: &mut Callers, look: Look) -> Result<(), Status> {
+        match look {
+            Look::PluginInfo | Look::PluginCapabilities | Look::Probe => ask_identity(calls, look).await,
+            Look::GroupCapabilities | Look::Group | Look::Allocated | Look::Delta => self.ask_group(calls, look).await,
+            Look::NodeCapabilities | Look::NodeInfo | Look::Stats => self.ask_node(calls, look).await,
+            _ => self.ask_controller(calls, look).await,
+        }
+    }
+
+    async fn ask_controller(&self, calls: &mut Callers, look: Look) -> Result<(), Status> {
+        let controller = &mut calls.controller;
+        match look {
+            Look::ControllerCapabilities => controller
+                .controller_get_capabilities(csi::ControllerGetCapabilitiesRequest {})
+                .await
+                .map(drop),
+            Look::Capacity => controller
+                .get_capacity(csi::GetCapacityRequest::default())
+                .await
+                .map(drop),
+            Look::ListVolumes => controller
+                .list_volumes(csi::ListVolumesRequest::default())
+                .await
+                .map(drop),
+            Look::ListSnapshots => controller
+                .list_snapshots(csi::ListSnapshotsRequest::default())
+                .await
+                .map(drop),
+            Look::Volume => {
+                let volume_id = self.volume.clone();
+                controller
+                    .controller_get_volume(csi::ControllerGetVolumeRequest { volume_id })
+                    .await
+                    .map(drop)
+            }
+            Look::Snapshot => {
+                let snapshot_id = self.first.clone();
+                let request = csi::GetSnapshotRequest {
+                    snapshot_id,
+                    ..Default::default()
+                };
+                controller.get_snapshot(request).await.map(drop)
+            }
+            _ => {
+                let request = csi::ValidateVolumeCapabilitiesRequest {
+                    volume_id: self.volume.clone(),
+                    volume_capabilities: vec![mount("ext4")],
+                    ..Default::default()
+                };
+                controller.validate_volume_capabilities(request).await.map(drop)
+            }
+        }
+    }
+
+    async fn ask_group(&self, calls: &mut Callers, look: Look) -> Result<(), Status> {
+        match look {
+            Look::GroupCapabilities => {
+                let request = csi::GroupControllerGetCapabilitiesRequest {};
+                calls.group.group_controller_get_capabilities(request).await.map(drop)
+            }
+            Look::Group => {
+                let request = csi::GetVolumeGroupSnapshotRequest {
+                    group_snapshot_id: self.group.group_snapshot_id.clone(),
+                    snapshot_ids: ids(&self.group),
+                    ..Default::default()
+                };
+                calls.group.get_volume_group_snapshot(request).await.map(drop)
+            }
+            Look::Allocated => {
+                let request = csi::GetMetadataAllocatedRequest {
+                    snapshot_id: self.first.clone(),
+                    ..Default::default()
+                };
+                let mut told = calls.metadata.get_metadata_allocated(request).await?.into_inner();
+                while told.message().await?.is_some() {}
+                Ok(())
+            }
+            _ => {
+                let request = csi::GetMetadataDeltaRequest {
+                    base_snapshot_id: self.first.clone(),
+                    target_snapshot_id: self.second.clone(),
+                    ..Default::default()
+                };
+                let mut told = calls.metadata.get_metadata_delta(request).await?.into_inner();
+                while told.message().await?.is_some() {}
+                Ok(())
+            }
+        }
+    }
+
+    async fn ask_node(&self, calls: &mut Callers, look: Look) -> Result<(), Status> {
+        match look {
+            Look::NodeCapabilities => calls
+                .node
+                .node_get_capabilities(csi::NodeGetCapabilitiesRequest {})
+                .await
+                .map(drop),
+            Look::NodeInfo => calls.node.node_get_info(csi::NodeGetInfoRequest {}).await.map(drop),
+            _ => {
+                let request = csi::NodeGetVolumeStatsRequest {
+                    volume_id: self.volume.clone(),
+                    volume_path: self.path.clone(),
+                    ..Default::default()
+                };
+                calls.node.node_get_volume_stats(request).await.map(drop)
+            }
+        }
+    }
+}
+
+async fn ask_identity(calls: &mut Callers, look: Look) -> Result<(), Status> {
+    match look {
+        Look::PluginInfo => calls
+            .identity
+            .get_plugin_info(csi::GetPluginInfoRequest {})
+            .await
+            .map(drop),
+        Look::PluginCapabilities => calls
+            .identity
+            .get_plugin_capabilities(csi::GetPluginCapabilitiesRequest {})
+            .await
+            .map(drop),
+        _ => calls.identity.probe(csi::ProbeRequest {}).await.map(drop),
+    }
+}
+
+/// The process and its threads on the first core, its callers on this one.
+fn repeat(bencher: Bencher<'_, '_>, at_once: usize, callers_on: usize) {
     const EACH: usize = 20_000;
-    let Some(mut bench) = Bench::start("memory") else {
-        return;
-    };
+    keep_to(Some(0));
+    let bench = Bench::start("memory");
+    keep_to(Some(callers_on));
+    let Some(mut bench) = bench else { return };
     bench.bring(0);
     let calls = bench.calls();
     bencher.counter(ItemsCount::new(EACH)).bench_local(|| {
@@ -318,15 +573,56 @@ fn repeats(bencher: Bencher<'_, '_>, at_once: usize) {
             let mut calls = calls.clone();
             async move {
                 for _ in 0..EACH / at_once {
-                    calls
-                        .controller
-                        .create_volume(create("v"))
-                        .await
-                        .expect("the same answer");
+                    let answer = calls.controller.create_volume(create("v")).await;
+                    answer.expect("the same answer");
                 }
             }
         });
         bench.runtime.block_on(join_all(callers));
+    });
+    drop(bench);
+    keep_to(None);
+}
+
+/// Keeps this thread, and what it starts from here on, to one core; `None`: to none.
+fn keep_to(core: Option<usize>) {
+    let mut cores = CpuSet::new();
+    let all = 0..CpuSet::MAX_CPU;
+    all.filter(|nth| core.is_none_or(|core| core == *nth))
+        .for_each(|nth| cores.set(nth));
+    sched_setaffinity(None, &cores).expect("the machine has that core");
+}
+
+/// The same request, so many at once over one connection: the driver has one core, its callers another.
+#[divan::bench(args = [1, 64, 256], sample_count = 20, sample_size = 1)]
+fn repeats(bencher: Bencher<'_, '_>, at_once: usize) {
+    repeat(bencher, at_once, 1);
+}
+
+/// The same with driver and callers on one core.
+#[divan::bench(args = [64, 256], sample_count = 20, sample_size = 1)]
+fn repeats_beside_their_callers(bencher: Bencher<'_, '_>, at_once: usize) {
+    repeat(bencher, at_once, 0);
+}
+
+/// So many clients, each with volumes of its own: do they wait for one another?
+#[divan::bench(args = [1, 8, 64], sample_count = 5, sample_size = 1)]
+fn clients_that_create_and_delete(bencher: Bencher<'_, '_>, clients: usize) {
+    const EACH: usize = 192;
+    let Some(bench) = Bench::start("loop") else { return };
+    let calls = bench.calls();
+    bencher.counter(ItemsCount::new(EACH)).bench_local(|| {
+        let clients = (0..clients).map(|client| {
+            let mut calls = calls.clone();
+            async move {
+                for nth in 0..EACH / clients {
+                    let name = format!("c{client}-{nth}");
+                    let made = calls.controller.create_volume(create(&name)).await.expect("made");
+                    delete(&mut calls, &made.into_inner().volume.expect("a volume").volume_id).await;
+                }
+            }
+        });
+        bench.runtime.block_on(join_all(clients));
     });
 }
 
@@ -371,125 +667,5 @@ fn list_page_by_page(bencher: Bencher<'_, '_>, volumes: usize) {
                 }
             }
         });
-    });
-}
-
-/// Work that blocks is done on the spot.
-struct OnTheSpot;
-
-impl Runtime for OnTheSpot {
-    fn spawn(&self, _: BoxFuture<'static, ()>) {
-        unreachable!("hosts and pools start no tasks")
-    }
-
-    fn blocking(&self, work: Box<dyn FnOnce() + Send + 'static>) -> BoxFuture<'static, ()> {
-        Box::pin(async move { work() })
-    }
-
-    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
-        unreachable!("hosts and pools do not sleep")
-    }
-
-    fn now(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn wall(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
-/// What `stage_and_unstage` does to the machine, and nothing else: no ledger, no socket.
-#[divan::bench]
-fn direct_stage_and_unstage(bencher: Bencher<'_, '_>) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let directory = tempfile::tempdir().expect("a directory");
-    let root = directory.path().canonicalize().expect("a path");
-    let store = Store::open(StoreShape {
-        root: root.join("state"),
-        node: "n1".into(),
-        segments: Default::default(),
-        limit: None,
-        kinds: [("thin".to_owned(), None)].into(),
-    });
-    let store = Arc::new(store.expect("a store"));
-    let runtime: Arc<dyn Runtime> = Arc::new(OnTheSpot);
-    let pool = LinuxPool::new(Arc::clone(&store), Arc::clone(&runtime));
-    let host = LinuxHost::new(store, runtime);
-    let id = VolumeId::from("v");
-    let new = NewVolume {
-        id: id.clone(),
-        size: Bytes::mi(64),
-        kind: "thin".to_owned(),
-        provisioning: Provisioning::Thin,
-        segments: Default::default(),
-        source: None,
-        encrypted: false,
-        shared_fs: None,
-        settings: Default::default(),
-    };
-    let target = root.join("stage");
-    std::fs::create_dir(&target).expect("a directory");
-    let target = HostPath::parse(target.to_str().expect("plain")).expect("plain");
-    let local = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
-    let context = local.block_on(async {
-        pool.create(&new).await.expect("a volume");
-        let context = pool
-            .export(&id, &"n1".into(), Access::ReadWrite)
-            .await
-            .expect("an export");
-        let device = host.attach(&id, &context, Access::ReadWrite).await.expect("a device");
-        let fs = NewFs {
-            kind: FsKind::Ext4,
-            label: "v".to_owned(),
-            uuid: "00000000-0000-4000-8000-000000000001".to_owned(),
-        };
-        host.mkfs(&device, &fs).await.expect("a file system");
-        host.detach(&id).await.expect("no device");
-        context
-    });
-    bencher.bench_local(|| {
-        local.block_on(async {
-            let device = host.attach(&id, &context, Access::ReadWrite).await.expect("a device");
-            host.probe(&device).await.expect("what is on it");
-            host.fsck(&device, FsKind::Ext4).await.expect("sound");
-            let mount = Mount {
-                device,
-                target: target.clone(),
-                kind: FsKind::Ext4,
-                flags: Vec::new(),
-                access: Access::ReadWrite,
-            };
-            host.mount(&mount).await.expect("mounted");
-            host.unmount(&target).await.expect("unmounted");
-            host.detach(&id).await.expect("no device");
-        });
-    });
-}
-
-/// As many durable writes as `create_and_delete` makes in its ledger: two for each call.
-#[divan::bench]
-fn direct_four_commits(bencher: Bencher<'_, '_>) {
-    const TABLE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("volumes");
-    let directory = tempfile::tempdir().expect("a directory");
-    let database = Database::create(directory.path().join("ledger.redb")).expect("a database");
-    let record = [7; 900];
-    bencher.bench_local(|| {
-        for write in 0..4 {
-            let transaction = database.begin_write().expect("a transaction");
-            {
-                let mut table = transaction.open_table(TABLE).expect("a table");
-                if write < 3 {
-                    table.insert("v", &record[..]).expect("written");
-                } else {
-                    table.remove("v").expect("removed");
-                }
-            }
-            transaction.commit().expect("durable");
-        }
     });
 }

@@ -50,7 +50,7 @@ pub enum HostErrorKind {
     Busy,
     /// A directory that must be empty is not.
     NotEmpty,
-    /// The target of an unmount or remount is not a mount point.
+    /// The target of an unmount is not a mount point.
     NotMounted,
     /// No room left.
     NoSpace,
@@ -343,11 +343,6 @@ pub trait Host: Send + Sync + 'static {
     /// Errors: `NotFound`, `Invalid` (not a file), `Busy` (a mount is at the target).
     async fn bind_device(&self, device: &DevicePath, target: &HostPath, access: Access) -> HostResult<()>;
 
-    /// Changes flags and access of a mount that exists.
-    ///
-    /// Errors: `NotMounted`, `Invalid`, `Busy` (files open for writing), `ReadOnly`.
-    async fn remount(&self, target: &HostPath, flags: &[String], access: Access) -> HostResult<()>;
-
     /// Unmounts the topmost mount at `target`.
     ///
     /// Errors: `NotMounted`, `Busy` (open files, or a mount below it), `Io`.
@@ -372,7 +367,7 @@ pub trait Host: Send + Sync + 'static {
     /// directories, and what is made in them belongs to it (set-group-id). The root comes last and is looked at first: if
     /// it is as it should be, nothing is done.
     ///
-    /// Errors: `NotMounted`, `ReadOnly`, `Io`.
+    /// Errors: `NotMounted`, `ReadOnly`, `Invalid` (a device is bound there), `Io`.
     async fn set_group(&self, path: &HostPath, group: u32) -> HostResult<()> {
         let _ = (path, group);
         Err(HostError::new(

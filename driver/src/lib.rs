@@ -19,6 +19,7 @@ pub mod linux;
 #[cfg(all(feature = "server", target_os = "linux"))]
 pub mod memory;
 pub mod node;
+pub mod note;
 pub mod pool;
 pub mod quirk;
 mod records;

@@ -29,6 +29,32 @@ pub trait Runtime: Send + Sync + 'static {
     fn wall(&self) -> Duration;
 }
 
+/// A runtime for using a [`crate::Host`] or a [`crate::Pool`] without a driver: work that blocks is done on the spot, time stands still, and nothing is
+/// started or waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnTheSpot;
+
+impl Runtime for OnTheSpot {
+    /// The task is dropped: hosts and pools start none.
+    fn spawn(&self, _: BoxFuture<'static, ()>) {}
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send + 'static>) -> BoxFuture<'static, ()> {
+        Box::pin(async move { work() })
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn wall(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 /// The disk on which a ledger lives: any [`StorageBackend`] of redb, shareable so that a ledger can be opened again.
 #[derive(Clone)]
 pub struct Disk(Arc<dyn StorageBackend>);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use wavetank_conform::socket::{Command, How, Look, Place, SocketDriver, ThisMachine};
 use wavetank_conform::{Need, Report, Settings, Verdict, all, run};
-use wavetank_proto::csi::v1::node_service_capability::rpc::Type as NodeRpc;
 
 /// Runs every check against the process with these options.
 async fn conforms(options: &str, keeps_state: bool, look: Look, settings: Settings, without: &[&str]) -> Report {
@@ -53,6 +52,7 @@ async fn conforms(options: &str, keeps_state: bool, look: Look, settings: Settin
 fn settings() -> Settings {
     Settings {
         mutable_parameters: [("iops".to_owned(), "500".to_owned())].into(),
+        ephemeral: Some([("size".to_owned(), "64Mi".to_owned())].into()),
         ..Settings::default()
     }
 }
@@ -68,7 +68,7 @@ fn silent(report: &Report, missing: &[Need]) -> Vec<&'static str> {
 }
 
 /// What no process of this driver has, alone on its machine.
-const ALONE: [Need; 3] = [Need::TwoNodes, Need::Ephemeral, Need::Node(NodeRpc::VolumeMountGroup)];
+const ALONE: [Need; 1] = [Need::TwoNodes];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_backend_keeps_every_obligation() {
@@ -106,6 +106,7 @@ async fn the_loop_backend_keeps_every_obligation_on_xfs() {
         fs_type: "xfs".to_owned(),
         size: 320 << 20,
         grown: 640 << 20,
+        ephemeral: Some([("size".to_owned(), "320Mi".to_owned())].into()),
         ..settings()
     };
     let report = conforms(

@@ -1,19 +1,19 @@
 //! Both arms behind one vocabulary: a modelled machine, and a directory of this one.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::executor::block_on;
-use futures::future::BoxFuture;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use wavetank_driver::host::{Mount, MountSource, NewFs};
+use wavetank_driver::host::{Mount, MountEntry, MountSource, NewFs};
 use wavetank_driver::linux::{LinuxHost, LinuxPool, Store, StoreShape};
-use wavetank_driver::pool::{NewVolume, Provisioning};
-use wavetank_driver::runtime::Runtime;
+use wavetank_driver::pool::{NewSnapshot, NewVolume, Provisioning, Source};
+use wavetank_driver::runtime::{OnTheSpot, Runtime};
 use wavetank_driver::units::FsKind;
 use wavetank_driver::{
-    Access, Bytes, DevicePath, Host, HostPath, HostResult, NodeId, Pool, PoolResult, Segments, VolumeId,
+    Access, Bytes, DevicePath, Host, HostPath, HostResult, Key, NodeId, Pool, PoolResult, Segments, VolumeId,
 };
 use wavetank_sim::host::{AtOnce, Fence, HostSeat, Machine, ModelPool, Storage, StorageShape};
 use wavetank_sim::link::{MachineAnswer, MachineOp};
@@ -22,6 +22,12 @@ use wavetank_sim::runtime::Time;
 use super::{Op, PATHS, Step, VOLUMES};
 
 const SIZE: Bytes = Bytes::mi(32);
+const GROWN: Bytes = Bytes::mi(48);
+/// The only snapshot.
+const SNAPSHOT: &str = "s";
+const GROUP: u32 = 2000;
+/// Flags that a pod must not get rid of.
+const STRICT: [&str; 3] = ["nodev", "noexec", "nosuid"];
 const NODE: &str = "n1";
 
 /// One machine with its storage system.
@@ -29,11 +35,13 @@ struct Arm {
     host: Arc<dyn Host>,
     pool: Arc<dyn Pool>,
     files: Files,
+    /// Does the machine have encryption layers?
+    layers: bool,
 }
 
 /// How a pod would reach the files of an arm.
 enum Files {
-    Model(Machine),
+    Model(Machine, Storage),
     Kernel(Directory),
 }
 
@@ -60,29 +68,10 @@ impl Drop for Directory {
     }
 }
 
-/// Work that blocks is done on the spot.
-struct OnTheSpot;
-
-impl Runtime for OnTheSpot {
-    fn spawn(&self, _: BoxFuture<'static, ()>) {
-        unreachable!("hosts and pools start no tasks")
-    }
-
-    fn blocking(&self, work: Box<dyn FnOnce() + Send + 'static>) -> BoxFuture<'static, ()> {
-        Box::pin(async move { work() })
-    }
-
-    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
-        unreachable!("hosts and pools do not sleep")
-    }
-
-    fn now(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn wall(&self) -> Duration {
-        Duration::ZERO
-    }
+/// Can the kernel make encryption layers, and is the tool there? What it cannot do is left out of both arms.
+fn has_layers() -> bool {
+    let devices = std::fs::read_to_string("/proc/misc").unwrap_or_default();
+    devices.contains("device-mapper") && std::path::Path::new("/usr/sbin/cryptsetup").exists()
 }
 
 /// The model first, the kernel second.
@@ -102,8 +91,9 @@ fn model() -> Arm {
     });
     Arm {
         host: Arc::new(host),
-        pool: Arc::new(ModelPool::new(storage, Fence::new(), turns)),
-        files: Files::Model(machine),
+        pool: Arc::new(ModelPool::new(storage.clone(), Fence::new(), turns)),
+        files: Files::Model(machine, storage),
+        layers: has_layers(),
     }
 }
 
@@ -122,6 +112,7 @@ fn kernel() -> Arm {
         host: Arc::new(LinuxHost::new(Arc::clone(&store), Arc::clone(&runtime))),
         pool: Arc::new(LinuxPool::new(store, runtime)),
         files: Files::Kernel(directory),
+        layers: has_layers(),
     }
 }
 
@@ -160,6 +151,25 @@ impl Arms {
     }
 }
 
+impl Drop for Arms {
+    /// A test that failed leaves devices behind, and what is mounted of them.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let kernel = &self.0[1];
+        for entry in block_on(kernel.host.mounts()).into_iter().flatten().rev() {
+            if entry.target.as_str().starts_with(&format!("{}/m", kernel.root())) {
+                let _ = block_on(kernel.host.unmount(&entry.target));
+            }
+        }
+        for volume in VOLUMES.map(VolumeId::from) {
+            let _ = block_on(kernel.host.lock(&volume));
+            let _ = block_on(kernel.host.detach(&volume));
+        }
+    }
+}
+
 fn told<T, E>(result: Result<T, E>, kind: impl FnOnce(E) -> String) -> String
 where
     T: std::fmt::Debug,
@@ -184,15 +194,20 @@ fn fs(volume: &str) -> NewFs {
     }
 }
 
-fn new(id: &VolumeId) -> NewVolume {
+fn key(volume: &str) -> Key {
+    Key::from(format!("the key of {volume}").as_str())
+}
+
+fn new(id: &VolumeId, encrypted: bool, source: Option<Source>) -> NewVolume {
     NewVolume {
         id: id.clone(),
-        size: SIZE,
+        // A copy may be larger than what it is of.
+        size: source.as_ref().map_or(SIZE, |_| GROWN),
         kind: "thin".to_owned(),
         provisioning: Provisioning::Thin,
         segments: Segments::new(),
-        source: None,
-        encrypted: false,
+        source,
+        encrypted,
         shared_fs: None,
         settings: Default::default(),
     }
@@ -201,7 +216,7 @@ fn new(id: &VolumeId) -> NewVolume {
 impl Arm {
     fn root(&self) -> String {
         match &self.files {
-            Files::Model(_) => String::new(),
+            Files::Model(..) => String::new(),
             Files::Kernel(directory) => directory.path().to_str().expect("a plain path").to_owned(),
         }
     }
@@ -210,20 +225,96 @@ impl Arm {
         HostPath::parse(&format!("{}{path}", self.root())).expect("a plain path")
     }
 
+    /// The device on which the volume's bytes are seen: its layer's, if one is open.
     async fn device(&self, volume: &VolumeId) -> Option<DevicePath> {
-        self.host
-            .attached(volume)
-            .await
-            .expect("looking for a device never fails")
+        let layer = self.host.unlocked(volume).await;
+        match layer.expect("looking for a layer never fails") {
+            Some(layer) => Some(layer),
+            None => self.attached(volume).await,
+        }
+    }
+
+    async fn attached(&self, volume: &VolumeId) -> Option<DevicePath> {
+        let device = self.host.attached(volume).await;
+        device.expect("looking for a device never fails")
+    }
+
+    /// May the volume's bytes be copied now? Not if a pod may be writing to its device; what is written to files is synced first.
+    async fn may_be_copied(&self, volume: &VolumeId) -> bool {
+        let Some(device) = self.device(volume).await else {
+            return true;
+        };
+        let table = self.host.mounts().await.expect("the mount table can be read");
+        let mut shown = table.iter().filter(|entry| entry.source.device() == Some(&device));
+        let Some(mounted) = shown.find(|entry| matches!(entry.source, MountSource::FileSystem(_))) else {
+            return false;
+        };
+        let _ = self.host.sync(&mounted.target).await;
+        true
+    }
+
+    async fn cut(&self, volume: &VolumeId) -> String {
+        if !self.may_be_copied(volume).await {
+            return "left out".to_owned();
+        }
+        let new = NewSnapshot {
+            id: SNAPSHOT.into(),
+            volume: volume.clone(),
+        };
+        in_pool(
+            self.pool
+                .cut(&[new])
+                .await
+                .map(|cut| cut.into_iter().map(|one| (one.size, one.ready)).collect::<Vec<_>>()),
+        )
+    }
+
+    async fn copy(&self, volume: &VolumeId, source: Source) -> String {
+        if let Source::Volume(from) = &source
+            && !self.may_be_copied(from).await
+        {
+            return "left out".to_owned();
+        }
+        let encrypted = match &source {
+            Source::Volume(from) => self
+                .pool
+                .get(from)
+                .await
+                .ok()
+                .flatten()
+                .is_some_and(|found| found.encrypted),
+            Source::Snapshot(_) => false,
+        };
+        in_pool(
+            self.pool
+                .create(&new(volume, encrypted, Some(source)))
+                .await
+                .map(|made| made.size),
+        )
     }
 
     async fn perform(&self, step: Step) -> String {
         let id = VolumeId::from(step.volume);
         let node = NodeId::from(NODE);
         match step.op {
-            Op::Create => in_pool(self.pool.create(&new(&id)).await.map(|made| made.size)),
+            Op::Create => in_pool(
+                self.pool
+                    .create(&new(&id, self.layers && id.as_str() == VOLUMES[1], None))
+                    .await
+                    .map(|made| made.size),
+            ),
+            Op::Restore => self.copy(&id, Source::Snapshot(SNAPSHOT.into())).await,
+            Op::Clone => {
+                let other = VOLUMES
+                    .into_iter()
+                    .find(|name| *name != step.volume)
+                    .unwrap_or_default();
+                self.copy(&id, Source::Volume(other.into())).await
+            }
+            Op::Cut => self.cut(&id).await,
+            Op::DropSnapshot => in_pool(self.pool.delete_snapshot(&SNAPSHOT.into()).await),
             Op::Delete => in_pool(self.pool.delete(&id).await),
-            Op::Grow => in_pool(self.pool.grow(&id, Bytes::mi(48)).await),
+            Op::Grow => in_pool(self.pool.grow(&id, GROWN).await),
             Op::Export(access) => in_pool(self.pool.export(&id, &node, access).await.map(drop)),
             Op::Unexport if self.device(&id).await.is_some() => "left out".to_owned(),
             Op::Unexport => in_pool(self.pool.unexport(&id, &node).await),
@@ -237,6 +328,9 @@ impl Arm {
                 on_host(self.host.attach(&id, &context, access).await.map(drop))
             }
             Op::Detach => on_host(self.host.detach(&id).await),
+            Op::Unlock(access) => on_host(self.host.unlock(&id, &key(step.volume), access).await.map(drop)),
+            Op::GrowLayer => on_host(self.host.grow_layer(&id).await),
+            Op::Lock => on_host(self.host.lock(&id).await),
             _ => self.perform_on_device(step, &id).await,
         }
     }
@@ -244,7 +338,14 @@ impl Arm {
     async fn perform_on_device(&self, step: Step, id: &VolumeId) -> String {
         let on_device = matches!(
             step.op,
-            Op::Rescan | Op::Probe | Op::Mkfs | Op::Fsck | Op::Mount(_) | Op::BindDevice
+            Op::Rescan
+                | Op::Probe
+                | Op::Mkfs
+                | Op::Fsck
+                | Op::Mount(_)
+                | Op::MountStrictly
+                | Op::BindDevice
+                | Op::Encrypt
         );
         if !on_device {
             return self.perform_on_path(step).await;
@@ -258,24 +359,34 @@ impl Arm {
             Op::Probe => on_host(self.host.probe(&device).await),
             Op::Mkfs => on_host(self.host.mkfs(&device, &fs(step.volume)).await),
             Op::Fsck => on_host(self.host.fsck(&device, FsKind::Ext4).await.map(drop)),
-            Op::Mount(access) => {
-                let mount = Mount {
-                    device,
-                    target,
-                    kind: FsKind::Ext4,
-                    flags: Vec::new(),
-                    access,
-                };
-                on_host(self.host.mount(&mount).await)
-            }
+            Op::Encrypt if !self.layers => "left out".to_owned(),
+            Op::Encrypt => on_host(
+                self.host
+                    .encrypt(&device, &fs(step.volume).uuid, &key(step.volume))
+                    .await,
+            ),
+            Op::Mount(access) => self.mount(device, target, &[], access).await,
+            Op::MountStrictly => self.mount(device, target, &STRICT, Access::ReadWrite).await,
             _ => on_host(self.host.bind_device(&device, &target, Access::ReadWrite).await),
         }
+    }
+
+    async fn mount(&self, device: DevicePath, target: HostPath, flags: &[&str], access: Access) -> String {
+        let mount = Mount {
+            device,
+            target,
+            kind: FsKind::Ext4,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            access,
+        };
+        on_host(self.host.mount(&mount).await)
     }
 
     async fn perform_on_path(&self, step: Step) -> String {
         let (from, at) = (self.path(step.from), self.path(step.at));
         match step.op {
             Op::Bind(access) => on_host(self.host.bind(&from, &at, access).await),
+            Op::SetGroup => on_host(self.host.set_group(&at, GROUP).await),
             Op::Unmount => on_host(self.host.unmount(&at).await),
             Op::CreateDir => on_host(self.host.create_dir(&at).await),
             Op::RemoveDir => on_host(self.host.remove_dir(&at).await),
@@ -292,7 +403,7 @@ impl Arm {
     fn write(&self, step: Step) -> bool {
         let bytes = format!("{} wrote {}", step.volume, step.at).into_bytes();
         match &self.files {
-            Files::Model(machine) => {
+            Files::Model(machine, _) => {
                 let write = MachineOp::WriteFile(format!("{}/data", step.at), bytes);
                 machine.perform(Time::ZERO, &write).is_ok()
             }
@@ -305,7 +416,7 @@ impl Arm {
 
     fn read(&self, path: &str) -> Option<Vec<u8>> {
         match &self.files {
-            Files::Model(machine) => {
+            Files::Model(machine, _) => {
                 let read = MachineOp::ReadFile(format!("{path}/data"));
                 match machine.perform(Time::ZERO, &read) {
                     Ok(MachineAnswer::Bytes(bytes)) => Some(bytes),
@@ -347,9 +458,33 @@ impl Arm {
                 MountSource::Device(device) => format!("the device of {}", named(device)),
                 MountSource::Other(_) => "the machine's own disk".to_owned(),
             };
-            state.push(format!("{target} shows {source} {:?}", entry.access));
+            let strict = entry.flags.iter().filter(|flag| STRICT.contains(&flag.as_str()));
+            let strict: BTreeSet<&String> = strict.collect();
+            state.push(format!(
+                "{target} shows {source} {:?} {strict:?} of group {:?}",
+                entry.access,
+                self.group(&entry, &names)
+            ));
         }
         state
+    }
+
+    /// The group to which the root of a volume's file system belongs.
+    fn group(&self, entry: &MountEntry, names: &[(DevicePath, &str)]) -> Option<u32> {
+        let MountSource::FileSystem(_) = &entry.source else {
+            return None;
+        };
+        if entry.root != "/" {
+            return None;
+        }
+        match &self.files {
+            Files::Model(_, storage) => {
+                let mounted = names.iter().find(|(device, _)| entry.source.device() == Some(device));
+                let file_system = mounted.and_then(|(_, volume)| storage.file_system(&(*volume).into()));
+                Some(file_system.and_then(|found| found.group).unwrap_or_default())
+            }
+            Files::Kernel(_) => std::fs::metadata(entry.target.as_str()).ok().map(|found| found.gid()),
+        }
     }
 
     async fn clean_up(&self) {
@@ -376,6 +511,10 @@ impl Arm {
         }
         for volume in VOLUMES.map(VolumeId::from) {
             self.host
+                .lock(&volume)
+                .await
+                .expect("what is not mounted can be closed");
+            self.host
                 .detach(&volume)
                 .await
                 .expect("what is not mounted can be detached");
@@ -388,5 +527,7 @@ impl Arm {
                 .await
                 .expect("what is not exported can be deleted");
         }
+        let dropped = self.pool.delete_snapshot(&SNAPSHOT.into()).await;
+        dropped.expect("a snapshot can always be deleted");
     }
 }

@@ -17,6 +17,7 @@ use super::{Controller, Core, switched_off};
 use crate::check;
 use crate::gate::{Hold, Subject, operate};
 use crate::ledger::Tables;
+use crate::note::taken;
 use crate::pool::{NewSnapshot, PoolSnapshot};
 use crate::records::{GroupRecord, SnapshotPhase, SnapshotRecord};
 use crate::refuse;
@@ -341,7 +342,7 @@ impl group_controller_server::GroupController for GroupController {
         request: Request<csi::CreateVolumeGroupSnapshotRequest>,
     ) -> Result<Response<csi::CreateVolumeGroupSnapshotResponse>, Status> {
         self.is_offered("CreateVolumeGroupSnapshot")?;
-        let group = create(&self.0, request.into_inner()).await?;
+        let group = create(&self.0, taken(request)).await?;
         Ok(Response::new(csi::CreateVolumeGroupSnapshotResponse {
             group_snapshot: Some(group),
         }))
@@ -352,7 +353,7 @@ impl group_controller_server::GroupController for GroupController {
         request: Request<csi::DeleteVolumeGroupSnapshotRequest>,
     ) -> Result<Response<csi::DeleteVolumeGroupSnapshotResponse>, Status> {
         self.is_offered("DeleteVolumeGroupSnapshot")?;
-        delete(&self.0, request.into_inner()).await?;
+        delete(&self.0, taken(request)).await?;
         Ok(Response::new(csi::DeleteVolumeGroupSnapshotResponse {}))
     }
 

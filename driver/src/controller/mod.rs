@@ -38,6 +38,7 @@ use wavetank_proto::csi::v1::controller_service_capability::rpc::Type as Rpc;
 use crate::config::{Config, Expansion};
 use crate::gate::Gate;
 use crate::ledger::Ledger;
+use crate::note::taken;
 use crate::pool::{Pool, PoolVolume, Source};
 use crate::quirk::Quirk;
 use crate::records::{VolumePhase, VolumeRecord};
@@ -197,7 +198,7 @@ impl controller_server::Controller for Controller {
         &self,
         request: Request<csi::CreateVolumeRequest>,
     ) -> Result<Response<csi::CreateVolumeResponse>, Status> {
-        let volume = create::call(&self.0, request.into_inner()).await?;
+        let volume = create::call(&self.0, taken(request)).await?;
         Ok(Response::new(csi::CreateVolumeResponse { volume: Some(volume) }))
     }
 
@@ -205,7 +206,7 @@ impl controller_server::Controller for Controller {
         &self,
         request: Request<csi::DeleteVolumeRequest>,
     ) -> Result<Response<csi::DeleteVolumeResponse>, Status> {
-        delete::call(&self.0, request.into_inner()).await?;
+        delete::call(&self.0, taken(request)).await?;
         Ok(Response::new(csi::DeleteVolumeResponse {}))
     }
 
@@ -216,7 +217,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.attach {
             return Err(switched_off("ControllerPublishVolume"));
         }
-        let publish_context = publish::publish(&self.0, request.into_inner()).await?;
+        let publish_context = publish::publish(&self.0, taken(request)).await?;
         Ok(Response::new(csi::ControllerPublishVolumeResponse { publish_context }))
     }
 
@@ -227,7 +228,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.attach {
             return Err(switched_off("ControllerUnpublishVolume"));
         }
-        publish::unpublish(&self.0, request.into_inner()).await?;
+        publish::unpublish(&self.0, taken(request)).await?;
         Ok(Response::new(csi::ControllerUnpublishVolumeResponse {}))
     }
 
@@ -277,7 +278,7 @@ impl controller_server::Controller for Controller {
         if self.0.config.expansion == Expansion::None {
             return Err(switched_off("ControllerExpandVolume"));
         }
-        let (size, node_expansion_required) = expand::call(&self.0, request.into_inner()).await?;
+        let (size, node_expansion_required) = expand::call(&self.0, taken(request)).await?;
         Ok(Response::new(csi::ControllerExpandVolumeResponse {
             capacity_bytes: size.to_wire(),
             node_expansion_required,
@@ -291,7 +292,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.snapshots {
             return Err(switched_off("CreateSnapshot"));
         }
-        let snapshot = Some(snapshot::create(&self.0, request.into_inner()).await?);
+        let snapshot = Some(snapshot::create(&self.0, taken(request)).await?);
         Ok(Response::new(csi::CreateSnapshotResponse { snapshot }))
     }
 
@@ -302,7 +303,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.snapshots {
             return Err(switched_off("DeleteSnapshot"));
         }
-        snapshot::delete(&self.0, &request.into_inner()).await?;
+        snapshot::delete(&self.0, &taken(request)).await?;
         Ok(Response::new(csi::DeleteSnapshotResponse {}))
     }
 
@@ -341,7 +342,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.modify {
             return Err(switched_off("ControllerModifyVolume"));
         }
-        modify::call(&self.0, request.into_inner()).await?;
+        modify::call(&self.0, taken(request)).await?;
         Ok(Response::new(csi::ControllerModifyVolumeResponse {}))
     }
 }

@@ -210,12 +210,15 @@ pub(super) fn bind(source: &HostPath, target: &HostPath, access: Access) -> Host
     restrict(target, access)
 }
 
-/// A bind takes its source's flags; only a second step makes it read-only.
+/// A bind takes its source's flags; only a second step makes it read-only, and that one must name them again, or what the source forbids (programs,
+/// device nodes, set-user-id) would be allowed at the target.
 fn restrict(target: &HostPath, access: Access) -> HostResult<()> {
     if !access.is_read_only() {
         return Ok(());
     }
-    let bits = MountFlags::BIND | MountFlags::RDONLY;
+    let bound = visible_at(target)?;
+    let kept = bound.map_or(MountFlags::empty(), |entry| split(&entry.flags, access).0);
+    let bits = MountFlags::BIND | MountFlags::RDONLY | kept;
     let limited = rustix::mount::mount_remount(target.as_str(), bits, "");
     limited.map_err(|error| {
         let _ = rustix::mount::unmount(target.as_str(), UnmountFlags::NOFOLLOW);
@@ -236,18 +239,6 @@ pub(super) fn bind_device(device: &DevicePath, target: &HostPath, access: Access
     }
     rustix::mount::mount_bind(device.as_str(), paths::through(&over))
         .map_err(|error| errors::host("binding the device", error))
-}
-
-pub(super) fn remount(target: &HostPath, flags: &[String], access: Access) -> HostResult<()> {
-    if visible_at(target)?.is_none() {
-        return refused(HostErrorKind::NotMounted, format!("nothing is mounted at {target}"));
-    }
-    let (bits, data) = split(flags, access);
-    let Ok(data) = std::ffi::CString::new(data) else {
-        return refused(HostErrorKind::Invalid, "a mount flag holds a NUL");
-    };
-    rustix::mount::mount_remount(target.as_str(), bits, data.as_c_str())
-        .map_err(|error| errors::host("changing the mount", error))
 }
 
 pub(super) fn unmount(target: &HostPath) -> HostResult<()> {

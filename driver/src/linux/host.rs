@@ -362,11 +362,6 @@ impl Host for LinuxHost {
         self.run(move |inner| inner.bind_device(&device, &target, access)).await
     }
 
-    async fn remount(&self, target: &HostPath, flags: &[String], access: Access) -> HostResult<()> {
-        let (target, flags) = (target.clone(), flags.to_vec());
-        self.run(move |_| file_systems::remount(&target, &flags, access)).await
-    }
-
     async fn unmount(&self, target: &HostPath) -> HostResult<()> {
         let target = target.clone();
         self.run(move |_| file_systems::unmount(&target)).await

@@ -275,15 +275,6 @@ impl Host for MemoryHost {
         self.show(MountSource::Device(device.clone()), target, PathKind::File, access)
     }
 
-    async fn remount(&self, target: &HostPath, flags: &[String], access: Access) -> HostResult<()> {
-        let mut world = self.0.world();
-        let Some(entry) = world.mounts.iter_mut().find(|entry| entry.target == *target) else {
-            return refused(HostErrorKind::NotMounted, format!("nothing is mounted at {target}"));
-        };
-        (entry.flags, entry.access) = (flags.to_vec(), access);
-        Ok(())
-    }
-
     async fn unmount(&self, target: &HostPath) -> HostResult<()> {
         let mut world = self.0.world();
         match world.mounts.iter().rposition(|entry| entry.target == *target) {

@@ -27,6 +27,7 @@ use crate::config::{Config, Expansion};
 use crate::gate::Gate;
 use crate::host::Host;
 use crate::ledger::Ledger;
+use crate::note::taken;
 use crate::pool::Pool;
 use crate::quirk::Quirk;
 use crate::records::StagedRecord;
@@ -122,7 +123,7 @@ impl node_server::Node for Node {
         if !self.0.config.stage {
             return Err(switched_off("NodeStageVolume"));
         }
-        stage::stage(&self.0, request.into_inner()).await?;
+        stage::stage(&self.0, taken(request)).await?;
         Ok(Response::new(csi::NodeStageVolumeResponse {}))
     }
 
@@ -133,7 +134,7 @@ impl node_server::Node for Node {
         if !self.0.config.stage {
             return Err(switched_off("NodeUnstageVolume"));
         }
-        stage::unstage(&self.0, &request.into_inner()).await?;
+        stage::unstage(&self.0, &taken(request)).await?;
         Ok(Response::new(csi::NodeUnstageVolumeResponse {}))
     }
 
@@ -141,7 +142,7 @@ impl node_server::Node for Node {
         &self,
         request: Request<csi::NodePublishVolumeRequest>,
     ) -> Result<Response<csi::NodePublishVolumeResponse>, Status> {
-        publish::publish(&self.0, request.into_inner()).await?;
+        publish::publish(&self.0, taken(request)).await?;
         Ok(Response::new(csi::NodePublishVolumeResponse {}))
     }
 
@@ -149,7 +150,7 @@ impl node_server::Node for Node {
         &self,
         request: Request<csi::NodeUnpublishVolumeRequest>,
     ) -> Result<Response<csi::NodeUnpublishVolumeResponse>, Status> {
-        publish::unpublish(&self.0, &request.into_inner()).await?;
+        publish::unpublish(&self.0, &taken(request)).await?;
         Ok(Response::new(csi::NodeUnpublishVolumeResponse {}))
     }
 
@@ -170,7 +171,7 @@ impl node_server::Node for Node {
         if !self.0.expands() {
             return Err(switched_off("NodeExpandVolume"));
         }
-        let size = expand::call(&self.0, &request.into_inner()).await?;
+        let size = expand::call(&self.0, &taken(request)).await?;
         Ok(Response::new(csi::NodeExpandVolumeResponse {
             capacity_bytes: size.to_wire(),
         }))

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::runtime::Runtime;
 
 #[expect(clippy::disallowed_types, reason = "the process runs in real time")]
-type Moment = std::time::Instant;
+pub(super) type Moment = std::time::Instant;
 
 /// The tokio runtime that called [`TokioRuntime::here`].
 pub(super) struct TokioRuntime {
@@ -41,12 +41,10 @@ impl Runtime for TokioRuntime {
         self.handle.spawn(task);
     }
 
+    /// The thread that is here does the work, and its place among the async threads goes to another one: so nobody waits for a thread to wake up
+    /// before the work, nor after it.
     fn blocking(&self, work: Box<dyn FnOnce() + Send + 'static>) -> BoxFuture<'static, ()> {
-        let done = self.handle.spawn_blocking(work);
-        Box::pin(async move {
-            // An error means that the work panicked or the runtime stops; whoever waits for its result sees none.
-            let _ = done.await;
-        })
+        Box::pin(async move { tokio::task::block_in_place(work) })
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

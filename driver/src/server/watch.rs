@@ -1,5 +1,5 @@
 //! What is said of every call: a line in the log with its number, a line in the audit log if it may change something, and
-//! counts for Prometheus. Never a field of a request: requests carry secrets.
+//! counts for Prometheus. Of a request only what it is about is told ([`crate::note`]): requests carry secrets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -19,7 +18,9 @@ use tonic::Code;
 use tower::Service;
 use tracing::Instrument;
 
-use super::tokio_runtime::{now, wall};
+use crate::note::Note;
+
+use super::tokio_runtime::{Moment, now, wall};
 
 /// Upper ends of the buckets, in seconds, as the sidecars have them.
 const BUCKETS: [f64; 11] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0];
@@ -58,25 +59,32 @@ impl Watch {
         }))
     }
 
-    fn over(&self, number: u64, path: &str, code: Code, took: Duration) {
+    fn over(&self, call: &Call) {
+        let Call { number, path, code, .. } = call;
+        let about = call.note.text();
+        let took = call.start.elapsed();
         let method = path.rsplit('/').next().unwrap_or(path);
         let milliseconds = took.as_secs_f64() * 1000.0;
         match code {
-            Code::Ok => tracing::info!(request = number, method, milliseconds, "answered"),
-            _ => tracing::warn!(request = number, method, milliseconds, ?code, "refused"),
+            Code::Ok => tracing::info!(request = number, method, about, milliseconds, "answered"),
+            Code::Cancelled => tracing::warn!(request = number, method, about, milliseconds, "the caller went away"),
+            _ => tracing::warn!(request = number, method, about, milliseconds, ?code, "refused"),
         }
         if let Some(audit) = &self.audit
             && !LOOKING.iter().any(|prefix| method.starts_with(prefix))
         {
             let at = wall().as_millis();
-            let line = format!("{{\"at\":{at},\"request\":{number},\"method\":\"{method}\",\"code\":\"{code:?}\"}}\n");
+            let about = serde_json::Value::from(about);
+            let line = format!(
+                "{{\"at\":{at},\"request\":{number},\"method\":\"{method}\",\"about\":{about},\"code\":\"{code:?}\"}}\n"
+            );
             let mut audit = audit.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = audit.write_all(line.as_bytes()) {
                 tracing::error!("the audit log cannot be written: {error}");
             }
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry((path.to_owned(), code as i32)).or_default();
+        let count = counts.entry((path.clone(), *code as i32)).or_default();
         count.calls += 1;
         count.seconds += took.as_secs_f64();
         for (bucket, end) in count.buckets.iter_mut().zip(BUCKETS) {
@@ -121,6 +129,22 @@ pub(super) async fn serve_metrics(listener: TcpListener, watch: Arc<Watch>) {
     }
 }
 
+/// A call under way. It is over when this is dropped: also if its caller went away before the answer, and then what it started goes on.
+struct Call {
+    watch: Arc<Watch>,
+    number: u64,
+    path: String,
+    note: Note,
+    start: Moment,
+    code: Code,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.watch.over(self);
+    }
+}
+
 /// Puts a [`Watch`] around the services.
 #[derive(Clone)]
 pub(super) struct Layer(pub(super) Arc<Watch>);
@@ -156,22 +180,31 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let watch = Arc::clone(&self.watch);
         let number = watch.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let path = request.uri().path().to_owned();
-        let start = now();
+        let note = Note::default();
+        request.extensions_mut().insert(note.clone());
         let span = tracing::info_span!("call", request = number);
         let answering = self.inner.call(request).instrument(span);
+        let call = Call {
+            watch,
+            number,
+            path,
+            note,
+            start: now(),
+            code: Code::Cancelled,
+        };
         Box::pin(async move {
+            let mut call = call;
             let answer = answering.await;
             // A refusal has its code in the headers; after an answer it follows in the trailers, and is OK.
             let code = answer
                 .as_ref()
                 .ok()
                 .and_then(|answer| answer.headers().get("grpc-status").cloned());
-            let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
-            watch.over(number, &path, code, start.elapsed());
+            call.code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
             answer
         })
     }

@@ -317,10 +317,6 @@ impl Host for Outside {
         .await
     }
 
-    async fn remount(&self, _: &HostPath, _: &[String], _: Access) -> HostResult<()> {
-        self.host("remount", |_| refuse(HostErrorKind::Unsupported)).await
-    }
-
     async fn unmount(&self, target: &HostPath) -> HostResult<()> {
         self.host("unmount", |world| {
             let index = world.mounts.iter().rposition(|entry| entry.target == *target);

@@ -136,6 +136,11 @@ async fn a_secret_is_nowhere() {
     let audit = said("audit");
     assert_eq!(audit.lines().count(), 6, "{audit}");
     assert!(audit.lines().all(|line| line.starts_with("{\"at\":")), "{audit}");
+    let created = "\"method\":\"CreateVolume\",\"about\":\"v\",\"code\":\"Ok\"";
+    assert!(
+        audit.lines().next().is_some_and(|line| line.contains(created)),
+        "{audit}"
+    );
     for (path, bytes) in &written {
         let found = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
         assert!(!found, "the secret is in {}", path.display());
@@ -164,4 +169,24 @@ async fn calls_are_counted_for_prometheus() {
         assert!(page.contains(line), "{page}");
     }
     assert_eq!(life.end().await, Some(0));
+}
+
+#[test]
+fn the_manifest_gives_options_that_there_are() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/driver.yaml");
+    let manifest = std::fs::read_to_string(manifest).expect("the manifest");
+    let container = manifest.split("- name: driver").nth(1).expect("the driver's container");
+    let arguments = container.lines().map(str::trim).take_while(|line| *line != "env:");
+    let options: Vec<&str> = arguments
+        .filter_map(|line| line.strip_prefix("- ")?.split('=').next())
+        .collect();
+    assert!(options.len() >= 3, "{options:?}");
+    let help = run(&["--help"]);
+    let help = String::from_utf8_lossy(&help.stdout);
+    for option in options {
+        assert!(help.contains(&format!("{option} <")), "{option}");
+    }
+    for variable in ["CSI_ENDPOINT", "NODE_ID", "STATE_DIR", "LOG_LEVEL", "DRIVER_NAME"] {
+        assert!(help.contains(&format!("[env: {variable}=")), "{variable}");
+    }
 }

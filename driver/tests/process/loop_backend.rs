@@ -24,6 +24,21 @@ fn restore(snapshot_id: &str) -> Option<Type> {
     Some(Type::Snapshot(SnapshotSource { snapshot_id }))
 }
 
+/// The bytes that a snapshot has blocks for.
+async fn allocated(calls: &mut Callers, snapshot: &str) -> i64 {
+    let request = csi::GetMetadataAllocatedRequest {
+        snapshot_id: snapshot.to_owned(),
+        ..Default::default()
+    };
+    let told = calls.metadata.get_metadata_allocated(request).await;
+    let mut told = told.expect("the driver answers OK").into_inner();
+    let mut sum = 0;
+    while let Some(part) = told.message().await.expect("the driver answers OK") {
+        sum += part.block_metadata.iter().map(|block| block.size_bytes).sum::<i64>();
+    }
+    sum
+}
+
 /// Bytes go from a pod to a snapshot, a larger restore and a clone, and the volume grows under its pod.
 async fn bytes_survive(fs: &'static str, small: i64) {
     let mut place = Place::new("loop", &[]);
@@ -39,6 +54,7 @@ async fn bytes_survive(fs: &'static str, small: i64) {
         .expect("the driver answers OK")
         .into_inner();
     let snapshot = cut.snapshot.expect("the answer holds a snapshot");
+    assert!(allocated(&mut calls, &snapshot.snapshot_id).await >= BYTES.len() as i64);
     fs::write(format!("{}/data", volume.target), "written after the cut").expect("the pod writes");
     let mut restored = Volume::new(&place, "r", fs, small * 2);
     restored

@@ -16,6 +16,7 @@ macro_rules! needs_root {
 
 mod command;
 mod encrypted;
+mod hanging;
 mod kinds;
 mod loop_backend;
 mod rig;

@@ -14,6 +14,7 @@ use wavetank_proto::csi::v1::controller_client::ControllerClient;
 use wavetank_proto::csi::v1::group_controller_client::GroupControllerClient;
 use wavetank_proto::csi::v1::identity_client::IdentityClient;
 use wavetank_proto::csi::v1::node_client::NodeClient;
+use wavetank_proto::csi::v1::snapshot_metadata_client::SnapshotMetadataClient;
 use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
 use wavetank_proto::csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
 
@@ -43,6 +44,7 @@ pub struct Callers {
     pub identity: IdentityClient<Channel>,
     pub controller: ControllerClient<Channel>,
     pub group: GroupControllerClient<Channel>,
+    pub metadata: SnapshotMetadataClient<Channel>,
     pub node: NodeClient<Channel>,
 }
 
@@ -77,16 +79,8 @@ impl Place {
         let root = root.trim_end_matches("/.").to_owned();
         let child = command()
             .args(["--endpoint", &endpoint, "--node-id", "n1", "--backend", self.backend])
-            .args([
-                "--state-dir",
-                &state,
-                "--root",
-                &root,
-                "--audit-log",
-                &audit,
-                "--log-level",
-                "trace",
-            ])
+            .args(["--state-dir", &state, "--root", &root, "--audit-log", &audit])
+            .env("LOG_LEVEL", "trace")
             .args(&self.options)
             .stdout(Stdio::null())
             .stderr(log)
@@ -178,6 +172,7 @@ async fn connect(endpoint: &str) -> Callers {
         identity: IdentityClient::new(channel.clone()),
         controller: ControllerClient::new(channel.clone()),
         group: GroupControllerClient::new(channel.clone()),
+        metadata: SnapshotMetadataClient::new(channel.clone()),
         node: NodeClient::new(channel),
     }
 }

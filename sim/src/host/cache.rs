@@ -64,12 +64,6 @@ impl Cached {
         self.dirty.partition_point(|dirty| now.since(dirty.at) >= WRITE_BACK)
     }
 
-    /// May write from now on.
-    pub(super) fn reopen(&mut self, durable: &mut FsImage) {
-        durable.owner = Some(self.owner);
-        durable.unclean = true;
-    }
-
     /// Sees what other machines did to a shared file system.
     pub(super) fn refresh(&mut self, durable: &FsImage) {
         self.view.clone_from(durable);

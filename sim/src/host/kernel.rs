@@ -72,8 +72,6 @@ pub(super) struct Mount {
     pub target: HostPath,
     pub flags: Vec<String>,
     pub access: Access,
-    /// It shows a part of what another mount shows.
-    pub bound: bool,
 }
 
 /// The kernel of one machine, from its first boot on.
@@ -147,7 +145,6 @@ impl Kernel {
                 target: HostPath::parse("/").expect("the root is a path"),
                 flags: Vec::new(),
                 access: Access::ReadWrite,
-                bound: false,
             },
         );
     }

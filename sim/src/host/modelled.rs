@@ -242,13 +242,6 @@ impl Host for ModelHost {
         .await
     }
 
-    async fn remount(&self, target: &HostPath, flags: &[String], access: Access) -> HostResult<()> {
-        self.step("host.remount", target.as_str(), |kernel| {
-            kernel.remount(target, flags, access)
-        })
-        .await
-    }
-
     async fn unmount(&self, target: &HostPath) -> HostResult<()> {
         self.step("host.unmount", target.as_str(), |kernel| kernel.unmount(target))
             .await

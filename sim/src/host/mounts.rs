@@ -77,7 +77,6 @@ impl Kernel {
             target: new.target.clone(),
             flags: new.flags.clone(),
             access: new.access,
-            bound: false,
         };
         self.cover(at, mount);
         Ok(())
@@ -142,7 +141,6 @@ impl Kernel {
             target: target.clone(),
             flags: shown.flags.clone(),
             access: access.max(shown.access),
-            bound: true,
         };
         self.cover(at, mount);
         Ok(())
@@ -166,57 +164,8 @@ impl Kernel {
             target: target.clone(),
             flags: Vec::new(),
             access,
-            bound: true,
         };
         self.cover(at, mount);
-        Ok(())
-    }
-
-    /// Changes flags and access: of a mount of a device for the whole file system, of a bind for that bind.
-    pub(super) fn remount(&mut self, target: &HostPath, flags: &[String], access: Access) -> Result<(), Errno> {
-        let id = self.mounted_at(target.as_str())?;
-        let Mount { sup, bound, .. } = self.mounts[&id];
-        flags::check(self.view(id).kind, flags)?;
-        if !bound {
-            self.change_super(sup, access)?;
-        }
-        let mount = self.mounts.get_mut(&id).ok_or(Errno::NotMounted)?;
-        mount.flags = flags.to_vec();
-        mount.access = access;
-        Ok(())
-    }
-
-    fn change_super(&mut self, id: SuperId, access: Access) -> Result<(), Errno> {
-        let sup = self.supers.get(&id).ok_or(Errno::Io)?;
-        if sup.access == access {
-            return Ok(());
-        }
-        match access {
-            Access::ReadOnly => {
-                let open = self.open.values();
-                let mut in_use = open.map(|spot| self.mounts[&spot.mount].sup);
-                if in_use.any(|used| used == id) {
-                    return Err(Errno::Busy);
-                }
-                self.on_super(id, |cached, durable| {
-                    cached.close(durable);
-                    Ok(())
-                })?;
-            }
-            Access::ReadWrite => {
-                let device = sup.device.as_ref().and_then(|path| self.devices.get(path));
-                if device.is_some_and(|device| device.access == Access::ReadOnly) {
-                    return Err(Errno::ReadOnly);
-                }
-                self.on_super(id, |cached, durable| {
-                    cached.reopen(durable);
-                    Ok(())
-                })?;
-            }
-        }
-        if let Some(sup) = self.supers.get_mut(&id) {
-            sup.access = access;
-        }
         Ok(())
     }
 
@@ -316,8 +265,12 @@ impl Kernel {
     /// Gives the file system mounted at a path to a group.
     pub(super) fn set_group(&mut self, target: &HostPath, group: u32) -> Result<(), Errno> {
         let id = self.mounted_at(target.as_str())?;
+        let Mount { sup, node, .. } = &self.mounts[&id];
+        if node.is_some() {
+            return Err(Errno::Invalid);
+        }
+        let sup = *sup;
         self.writable(id)?;
-        let sup = self.mounts[&id].sup;
         self.on_super(sup, |cached, durable| {
             cached.change(durable, |image| {
                 image.group = Some(group);

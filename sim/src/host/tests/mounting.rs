@@ -6,7 +6,7 @@ use futures::executor::block_on;
 use wavetank_driver::host::{HostErrorKind, MountSource, PathKind as Kind, Probe};
 use wavetank_driver::pool::Source;
 use wavetank_driver::units::FsKind;
-use wavetank_driver::{Bytes, DevicePath, Host, HostPath, Pool, PublishContext, Segments, VolumeId};
+use wavetank_driver::{Bytes, DevicePath, Host, Pool, PublishContext, Segments, VolumeId};
 
 use super::super::modelled::HostSeat;
 use super::super::pods::PodError;
@@ -273,30 +273,6 @@ fn access_is_enforced_from_the_export_up() {
             HostErrorKind::ReadOnly
         );
         assert_eq!(refusal(tank.host.grow_fs(&path("/m")).await), HostErrorKind::ReadOnly);
-        let remounted = tank.host.remount(&path("/m"), &[], RW).await;
-        assert_eq!(refusal(remounted), HostErrorKind::ReadOnly);
-    });
-}
-
-#[test]
-fn a_remount_changes_the_whole_file_system_or_one_bind() {
-    block_on(async {
-        let tank = tank();
-        tank.published("v").await;
-        let (staging, target) = (path(STAGING), path(&publish_path("p")));
-        let access = async |at: &HostPath| tank.host.mount_at(at).await.unwrap().unwrap().access;
-        tank.host.remount(&target, &[], RO).await.unwrap();
-        assert_eq!((access(&staging).await, access(&target).await), (RW, RO));
-        tank.host.remount(&target, &[], RW).await.unwrap();
-        tank.host.remount(&staging, &["noatime".into()], RO).await.unwrap();
-        assert_eq!((access(&staging).await, access(&target).await), (RO, RO));
-        assert!(!tank.storage.file_system(&"v".into()).unwrap().unclean);
-        tank.host.remount(&staging, &[], RW).await.unwrap();
-        write(&tank.machine, "p", target.as_str(), 0, 1, 1).unwrap();
-        tank.machine.pod_sync("p", target.as_str()).unwrap();
-        assert!(!tank.storage.file_system(&"v".into()).unwrap().damaged);
-        let nowhere = tank.host.remount(&path("/tmp"), &[], RO).await;
-        assert_eq!(refusal(nowhere), HostErrorKind::NotMounted);
     });
 }
 

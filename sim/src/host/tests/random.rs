@@ -87,7 +87,7 @@ async fn act(tank: &mut Tank, step: Step, sequence: u64) {
         9 | 10 => drop(tank.host.bind(&from, &at, access).await),
         11 => drop(tank.host.bind_device(&device, &path("/m/file"), access).await),
         12 | 13 => drop(tank.host.unmount(&at).await),
-        14 => drop(tank.host.remount(&at, &[], access).await),
+        14 => drop(tank.host.set_group(&at, 2000).await),
         15 => drop(tank.host.create_dir(&at).await),
         16 => drop(tank.host.remove_dir(&at).await),
         17 => perform(MachineOp::StartPod(pod.into())),
