@@ -112,7 +112,7 @@ const CAUGHT: &[(Quirk, &str, &str, &str)] = &[
         "ok-means-done",
     ),
     (Quirk::UnpublishIgnoresNode, "attach/read-write-many", "", "in-use"),
-    (Quirk::InnerLayerNotGrown, "expand/online", "", "sizes"),
+    (Quirk::InnerLayerNotGrown, "secrets/encrypted-volume", "", "sizes"),
 ];
 
 #[test]

@@ -131,7 +131,7 @@ quirks! {
     InlineUnpublishWrongId = "inline-unpublish-wrong-id", "D59";
     /// A volume that was staged by an earlier process cannot be expanded.
     RestartBreaksExpand = "restart-breaks-expand", "D67";
-    /// The device grows and the file system does not.
+    /// The device grows, and the encryption layer on it does not.
     InnerLayerNotGrown = "inner-layer-not-grown", "D72";
     /// The file system grows before the device has been looked at again.
     GrowBeforeRescan = "grow-before-rescan", "D73";

@@ -47,7 +47,7 @@ async fn expand(core: Arc<Core>, volume: VolumeId, path: HostPath, range: SizeRa
     }
     let size = core.host().rescan(&device).await;
     let mut size = size.map_err(|error| refuse::host("measuring the device", &error))?;
-    if record.encrypted {
+    if record.encrypted && !core.has(Quirk::InnerLayerNotGrown) {
         let grown = core.host().grow_layer(&volume).await;
         size = grown.map_err(|error| refuse::host("growing the encryption layer", &error))?;
     }
@@ -63,7 +63,7 @@ async fn expand(core: Arc<Core>, volume: VolumeId, path: HostPath, range: SizeRa
         );
         return Err(Status::out_of_range(text));
     }
-    if record.capability.form.is_block() || core.has(Quirk::InnerLayerNotGrown) {
+    if record.capability.form.is_block() {
         return Ok(size);
     }
     if record.access.is_read_only() {

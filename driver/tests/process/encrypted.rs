@@ -10,7 +10,7 @@ use tonic::Code;
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::volume_content_source::{Type, VolumeSource};
 
-use super::rig::Place;
+use super::rig::{Callers, Life, Place};
 use super::volume::{BYTES, MI, Volume, bytes_of, grow};
 
 const KEY: &str = "paper-tiger-lemon-tree";
@@ -27,6 +27,25 @@ fn has_dm_crypt() -> bool {
         "these tests were demanded, and need dm-crypt and cryptsetup"
     );
     has
+}
+
+/// Leaves the test if there are no encryption layers here.
+macro_rules! needs_layers {
+    () => {
+        needs_root!();
+        if !has_dm_crypt() {
+            println!("NOT RUN: encrypted volumes need dm-crypt and cryptsetup");
+            return;
+        }
+    };
+}
+
+/// A process with the loop backend, and a caller of it.
+async fn started() -> (Place, Life, Callers) {
+    let mut place = Place::new("loop", &[]);
+    let life = place.start().await;
+    let calls = life.calls.clone();
+    (place, life, calls)
 }
 
 fn encrypted(place: &Place, name: &'static str, fs: &'static str, size: i64) -> Volume {
@@ -58,14 +77,8 @@ fn is_plain(place: &Place, text: &[u8]) -> bool {
 
 #[tokio::test]
 async fn bytes_are_ciphertext_below_the_layer_and_come_back_with_the_key_alone() {
-    needs_root!();
-    if !has_dm_crypt() {
-        println!("NOT RUN: encrypted volumes need dm-crypt and cryptsetup");
-        return;
-    }
-    let mut place = Place::new("loop", &[]);
-    let life = place.start().await;
-    let mut calls = life.calls.clone();
+    needs_layers!();
+    let (place, life, mut calls) = started().await;
     let mut volume = encrypted(&place, "v", "ext4", 64 * MI);
     volume.up(&mut calls, None).await.unwrap();
     volume.write();
@@ -113,14 +126,8 @@ async fn bytes_are_ciphertext_below_the_layer_and_come_back_with_the_key_alone()
 /// D72: the layer between device and file system must be told.
 #[tokio::test]
 async fn an_expansion_reaches_the_file_system_through_the_layer() {
-    needs_root!();
-    if !has_dm_crypt() {
-        println!("NOT RUN: encrypted volumes need dm-crypt and cryptsetup");
-        return;
-    }
-    let mut place = Place::new("loop", &[]);
-    let life = place.start().await;
-    let mut calls = life.calls.clone();
+    needs_layers!();
+    let (place, life, mut calls) = started().await;
     let mut volume = encrypted(&place, "v", "btrfs", 128 * MI);
     volume.up(&mut calls, None).await.unwrap();
     volume.write();
@@ -152,11 +159,7 @@ const KILLS: u32 = 12;
 
 #[tokio::test]
 async fn a_kill_at_any_moment_leaves_no_mapping_and_a_volume_that_can_be_used() {
-    needs_root!();
-    if !has_dm_crypt() {
-        println!("NOT RUN: encrypted volumes need dm-crypt and cryptsetup");
-        return;
-    }
+    needs_layers!();
     let mut place = Place::new("loop", &[]);
     let mut span = std::time::Duration::ZERO;
     for kill in 0..=KILLS {
@@ -200,9 +203,7 @@ async fn where_there_is_no_layer_staging_is_refused() {
         println!("NOT RUN: this kernel has device-mapper");
         return;
     }
-    let mut place = Place::new("loop", &[]);
-    let life = place.start().await;
-    let mut calls = life.calls.clone();
+    let (place, life, mut calls) = started().await;
     let mut volume = encrypted(&place, "v", "ext4", 64 * MI);
     let refused = volume.up(&mut calls, None).await.unwrap_err();
     assert_eq!(refused.code(), Code::Internal, "{refused:?}");

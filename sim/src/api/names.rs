@@ -112,6 +112,11 @@ pub fn unique_volume_name(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")
 }
 
+/// Driver and handle, read off such a name; `None` for a volume that is not CSI's.
+pub fn driver_and_handle(unique_name: &str) -> Option<(&str, &str)> {
+    unique_name.strip_prefix("kubernetes.io/csi/")?.split_once('^')
+}
+
 /// The name of the attachment of a CSI volume to a node.
 pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
     format!("csi-{}", sha256_hex(&[handle, driver, node]))

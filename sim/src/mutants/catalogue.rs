@@ -102,7 +102,7 @@ pub static MUTANTS: &[Mutant] = &[
     ),
     driver(Quirk::ExpandRetryDropsNodeFlag, 11, &[ONLINE]),
     driver(Quirk::RestartBreaksExpand, 11, &[ONLINE]),
-    driver(Quirk::InnerLayerNotGrown, 11, &[ONLINE]),
+    driver(Quirk::InnerLayerNotGrown, 11, &["secrets/encrypted-volume"]),
     driver(Quirk::GrowBeforeRescan, 11, &[ONLINE]),
     driver(Quirk::CopyNotGrown, 11, &[LARGER]),
     driver(Quirk::ExpandStuckAfterFailure, 11, &[ONLINE]),

@@ -9,10 +9,9 @@ use k8s_openapi::api::storage::v1::{CSINode, CSIStorageCapacity, VolumeAttachmen
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::lore::handle_of_unique_name;
 use super::short;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
-use crate::api::{Object, fields, quantity};
+use crate::api::{Object, fields, names, quantity};
 
 /// The value of a fact that is so or is not: its label says it all.
 pub(super) const YES: &str = "yes";
@@ -396,8 +395,8 @@ fn modes(modes: &[String]) -> String {
 }
 
 fn unique(name: &str) -> String {
-    handle_of_unique_name(name)
-        .map_or_else(|| short::ids(name), short::handle)
+    names::driver_and_handle(name)
+        .map_or_else(|| short::ids(name), |(_, handle)| short::handle(handle))
         .into_owned()
 }
 

@@ -8,9 +8,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::lines::spelled;
-use super::lore::{Lore, handle_of_unique_name};
+use super::lore::Lore;
 use super::{Record, What};
-use crate::api::{Kind, ObjKey, Object, ObjectRef};
+use crate::api::{Kind, ObjKey, Object, ObjectRef, names};
 use crate::link::{Call, CsiReply, CsiRequest};
 use crate::scenario::{DEFAULT_NAMESPACE, KindName};
 
@@ -291,7 +291,7 @@ impl<'a> Reach<'a> {
                 crate::api::fields::volumes_in_use(node)
                     .iter()
                     .chain(attached)
-                    .any(|name| handle_of_unique_name(name).is_some_and(|handle| self.handles.contains(handle)))
+                    .any(|name| names::driver_and_handle(name).is_some_and(|(_, handle)| self.handles.contains(handle)))
             }
             object => self.objects.contains(&object.to_ref()),
         }

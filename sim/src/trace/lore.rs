@@ -222,9 +222,3 @@ impl Lore {
         }
     }
 }
-
-/// The handle in the name by which kubelet and the attach-detach controller call a volume: `kubernetes.io/csi/DRIVER^HANDLE`.
-pub fn handle_of_unique_name(name: &str) -> Option<&str> {
-    let (_, handle) = name.strip_prefix("kubernetes.io/csi/")?.split_once('^')?;
-    Some(handle)
-}

@@ -31,7 +31,7 @@ impl Place {
 
     /// Driver and handle, read off the unique name; `None` for a volume that is not CSI's.
     pub fn driver_and_handle(&self) -> Option<(&str, &str)> {
-        self.volume.strip_prefix("kubernetes.io/csi/")?.split_once('^')
+        names::driver_and_handle(&self.volume)
     }
 
     /// The name of the VolumeAttachment that stands for it.
