@@ -24,6 +24,8 @@ pub struct Program {
 pub struct Client {
     child: Child,
     tank: UnixStream,
+    /// Whether the child is a whole machine, which does not end by itself.
+    has_machine: bool,
 }
 
 /// Why an agent did not answer.
@@ -66,11 +68,26 @@ impl Client {
             Ok(Client {
                 child: command.spawn()?,
                 tank,
+                has_machine: false,
             })
         };
         start().map_err(|source| ClientError::Start {
             file: program.file.clone(),
             source,
+        })
+    }
+
+    /// The agent at the other end of a connection, in a machine that ends when this process of it is killed.
+    ///
+    /// # Errors
+    /// If the connection takes no watchdog.
+    pub fn adopt(machine: Child, tank: UnixStream, watchdog: Duration) -> io::Result<Client> {
+        tank.set_read_timeout(Some(watchdog))?;
+        tank.set_write_timeout(Some(watchdog))?;
+        Ok(Client {
+            child: machine,
+            tank,
+            has_machine: true,
         })
     }
 
@@ -99,6 +116,9 @@ impl Client {
     fn close(&mut self) {
         // The agent sees the end of the connection and goes; with it, the kernel ends its namespaces. An error means that it is gone already.
         let _ = self.tank.shutdown(Shutdown::Both);
+        if self.has_machine {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

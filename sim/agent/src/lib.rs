@@ -5,6 +5,8 @@
 //!                                        unshares    answers one question at a time
 //! ```
 //!
+//! In a virtual machine the agent is the first process of all, and serves the tank over virtio ports ([`guest`], [`line`]).
+//!
 //! With namespaces, `inner` is the first process of a PID and of a mount namespace: when it dies, the kernel kills every process of the node and its mounts
 //! are gone. Without (an ordinary user), there is only `inner`, and its processes die with it because they asked the kernel for that.
 //!
@@ -15,6 +17,8 @@
 
 mod client;
 mod files;
+pub mod guest;
+pub mod line;
 mod node;
 mod pods;
 mod processes;
@@ -34,7 +38,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, prefix: &[&str]) -> u8 {
     let words: Vec<&str> = args.iter().map_while(|arg| arg.to_str()).collect();
     let done = match &words[..] {
         ["outer"] => space::outer(prefix),
-        ["inner", rest @ ..] => space::prepare(rest.contains(&"isolated")).and_then(|()| node::serve(prefix)),
+        ["inner", rest @ ..] => space::prepare(rest.contains(&"isolated")).and_then(|()| node::serve_input(prefix)),
+        ["guest"] => guest::run(prefix),
         ["release", directory] => files::release_loops(directory).map(|()| 0),
         ["exec", ..] => processes::exec(&args[1..]),
         _ => return USAGE,

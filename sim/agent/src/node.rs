@@ -1,13 +1,15 @@
 //! The agent at work: one question at a time, until the tank closes the connection.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::files::{self, answered, done};
+use crate::guest;
 use crate::pods::{self, Pods};
 use crate::processes::{Processes, Start};
 use crate::wire::{Answer, Ask, receive, send};
@@ -16,18 +18,25 @@ use crate::wire::{Answer, Ask, receive, send};
 ///
 /// # Errors
 /// If the connection breaks in the middle of a message.
-pub fn serve(prefix: &[&str]) -> io::Result<u8> {
-    let mut tank = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+pub fn serve_input(prefix: &[&str]) -> io::Result<u8> {
+    serve(&mut UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?), prefix)
+}
+
+/// Serves the tank at the other end. When it goes, everything that was started here is killed.
+///
+/// # Errors
+/// If the connection breaks in the middle of a message.
+pub fn serve(tank: &mut (impl Read + Write), prefix: &[&str]) -> io::Result<u8> {
     let mut node = Node {
         prefix,
         pods: Pods::default(),
         processes: Processes::default(),
     };
     let served = loop {
-        match receive::<Ask>(&mut tank) {
+        match receive::<Ask>(tank) {
             Ok(Some(ask)) => {
                 let answer = node.answer(&ask);
-                if let Err(error) = send(&mut tank, &answer) {
+                if let Err(error) = send(tank, &answer) {
                     break Err(error);
                 }
             }
@@ -123,6 +132,7 @@ impl Node<'_> {
                 self.processes.kill(name);
                 Answer::Done
             }
+            Ask::Wake { seed, now, disk } => done(guest::wake(seed, Duration::from_secs(*now), disk)),
             Ask::Health(name) => Answer::Health(self.processes.health(name)),
             Ask::Run {
                 command,

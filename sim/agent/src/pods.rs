@@ -47,11 +47,16 @@ pub fn write(write: &Write<'_>) -> io::Result<Answer> {
         Ok(file) => file,
         Err(error) => return Ok(Answer::Written(0, Some(files::why(&error)))),
     };
-    for n in 0..write.count {
-        let block = write.first + n;
-        let bytes = stamp(write.sequence + n, block, write.label);
-        if let Err(error) = file.write_all_at(&bytes, block * BLOCK) {
-            return Ok(Answer::Written(n, Some(files::why(&error))));
+    let mut done = 0;
+    while done < write.count {
+        let part = PART.min(write.count - done);
+        let bytes: Vec<u8> = (done..done + part)
+            .flat_map(|n| stamp(write.sequence + n, write.first + n, write.label))
+            .collect();
+        let (written, stopped) = put(&file, &bytes, (write.first + done) * BLOCK);
+        done += written / BLOCK;
+        if let Some(error) = stopped {
+            return Ok(Answer::Written(done, Some(files::why(&error))));
         }
     }
     if write.sync
@@ -60,6 +65,23 @@ pub fn write(write: &Write<'_>) -> io::Result<Answer> {
         return Ok(Answer::Written(write.count, Some(files::why(&error))));
     }
     Ok(Answer::Written(write.count, None))
+}
+
+/// How many blocks are written with one call.
+const PART: u64 = 64;
+
+/// Writes what goes, and says how many bytes those were, and why no more.
+fn put(file: &File, bytes: &[u8], at: u64) -> (u64, Option<io::Error>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(&bytes[written..], at + written as u64) {
+            Ok(0) => return (written as u64, Some(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written as u64, Some(error)),
+        }
+    }
+    (written as u64, None)
 }
 
 fn open(write: &Write<'_>, target: &Path) -> io::Result<File> {
@@ -129,12 +151,16 @@ fn read_file(path: &Path, name: &str, blocks: &mut Vec<Block>) -> io::Result<()>
     loop {
         let filled = fill(&mut file, &mut buffer)?;
         for bytes in buffer[..filled].chunks(BLOCK as usize) {
-            if bytes.iter().any(|byte| *byte != 0) {
-                blocks.push(Block {
-                    file: name.to_owned(),
-                    block,
-                    content: content(bytes),
-                });
+            if bytes != &ZEROES[..bytes.len()] {
+                let content = content(bytes);
+                if !blocks.last_mut().is_some_and(|last| last.takes(name, block, &content)) {
+                    blocks.push(Block {
+                        file: name.to_owned(),
+                        block,
+                        count: 1,
+                        content,
+                    });
+                }
             }
             block += 1;
         }
@@ -163,10 +189,17 @@ fn stamp(sequence: u64, block: u64, label: &str) -> Vec<u8> {
     bytes
 }
 
+/// An empty block. Compared as a whole: byte by byte takes a slow machine too long.
+static ZEROES: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
 fn content(bytes: &[u8]) -> Content {
+    let line = bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+    let stamp = line.filter(|end| bytes[*end..] == ZEROES[*end..bytes.len()]);
+    if let Some(stamp) = stamp.and_then(|end| parse(&bytes[..end])) {
+        return stamp;
+    }
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let text = &bytes[..end];
-    parse(text).unwrap_or_else(|| Content::Bytes(text.to_vec()))
+    Content::Bytes(bytes[..end].to_vec())
 }
 
 fn parse(text: &[u8]) -> Option<Content> {
@@ -197,24 +230,30 @@ mod tests {
         };
         assert_eq!(write(&request).unwrap(), Answer::Written(2, None));
         std::fs::write(place.path().join("other"), b"hello\0\0").unwrap();
-        let stamp = |sequence, block| Block {
+        let stamps = Block {
             file: "a/data".into(),
-            block,
+            block: 1,
+            count: 2,
             content: Content::Stamp {
-                sequence,
-                block,
+                sequence: 7,
+                block: 1,
                 label: "default/writer on n1".into(),
             },
         };
+        let Content::Stamp { sequence, block, .. } = stamps.nth(1) else {
+            panic!("a stamp")
+        };
+        assert_eq!((sequence, block), (8, 2));
         let other = Block {
             file: "other".into(),
             block: 0,
+            count: 1,
             content: Content::Bytes(b"hello".to_vec()),
         };
         let found = read(path).unwrap();
         assert_eq!(
             found,
-            Answer::Blocks(None, vec![stamp(7, 1), stamp(8, 2), other]),
+            Answer::Blocks(None, vec![stamps, other]),
             "nothing is mounted there"
         );
     }

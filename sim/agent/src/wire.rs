@@ -15,6 +15,15 @@ const LONGEST: u32 = 1 << 30;
 /// A question. Paths are those of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
+    /// Begins the life of a node that is a machine of its own, before anything else is asked.
+    Wake {
+        /// What its chance starts from.
+        seed: Vec<u8>,
+        /// The time, in seconds since 1970.
+        now: u64,
+        /// The device of its disk.
+        disk: String,
+    },
     /// `mkdir -p`.
     MakeDirs(String),
     /// `rmdir`.
@@ -146,15 +155,39 @@ pub enum Content {
     Bytes(Vec<u8>),
 }
 
-/// A block that is not empty.
+/// Blocks in a row that are not empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// The file, by its path in the volume; empty for a raw device.
     pub file: String,
-    /// Which block of it.
+    /// The first of them.
     pub block: u64,
-    /// What it holds.
+    /// How many. Those behind the first hold stamps of the same writer, each with the next numbers.
+    pub count: u64,
+    /// What the first holds.
     pub content: Content,
+}
+
+impl Block {
+    /// What the `nth` of them holds, counted from 0.
+    pub fn nth(&self, nth: u64) -> Content {
+        match &self.content {
+            Content::Bytes(bytes) => Content::Bytes(bytes.clone()),
+            Content::Stamp { sequence, block, label } => Content::Stamp {
+                sequence: sequence + nth,
+                block: block + nth,
+                label: label.clone(),
+            },
+        }
+    }
+
+    /// Whether this one comes next: then there is one more.
+    pub fn takes(&mut self, file: &str, at: u64, content: &Content) -> bool {
+        let is_stamp = matches!(content, Content::Stamp { .. });
+        let next = is_stamp && self.file == file && self.block + self.count == at && self.nth(self.count) == *content;
+        self.count += u64::from(next);
+        next
+    }
 }
 
 /// Why something was refused.

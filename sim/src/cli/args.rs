@@ -10,6 +10,7 @@ use super::explore::ExploreArgs;
 use super::merge::MergeArgs;
 use super::mutants::MutantsArgs;
 use super::replay::ReplayArgs;
+use super::vm::NodesArgs;
 use crate::mutants::{self, Mutant};
 use crate::scenario::nearest;
 use crate::trace::{Follow, Token};
@@ -51,6 +52,8 @@ pub(super) enum Command {
     Merge(MergeArgs),
     /// Drivers of your own: ask one what it can do.
     Driver(super::driver::DriverArgs),
+    /// Nodes as virtual machines with kernels of their own.
+    Vm(super::vm::VmArgs),
     /// Print the JSON Schema of scenario files, replay files or driver profiles, for editors.
     Schema(SchemaArgs),
     /// Explain the signs of the trace.
@@ -97,6 +100,8 @@ pub(super) struct RunArgs {
     /// Play around a driver of your own that runs as processes behind sockets: its profile (docs/drivers.md).
     #[arg(long, value_name = "FILE")]
     pub driver: Option<PathBuf>,
+    #[command(flatten)]
+    pub on: NodesArgs,
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: Format,
@@ -125,6 +130,7 @@ impl RunArgs {
             seed: token.seed,
             seeds: None,
             driver: None,
+            on: NodesArgs::default(),
             token: Some(token),
             mutant: None,
             format,

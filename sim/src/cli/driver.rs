@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::vm::{self, Nodes, NodesArgs};
 use super::{Stop, Streams, USAGE, width};
 use crate::link::socket::{Facts, Outside, OutsideError, ProcessShape, Profile, ProfileError, Program, scratch};
 
@@ -49,7 +50,7 @@ pub(super) struct InitArgs {
 pub(super) const AGENT: &str = "agent";
 
 /// Exit status: nothing can be judged.
-const NOT_JUDGED: u8 = 5;
+pub(super) const NOT_JUDGED: u8 = 5;
 
 /// `wavetank driver …`.
 pub(super) fn run(args: &DriverArgs, streams: &mut Streams) -> Result<u8, Stop> {
@@ -58,29 +59,47 @@ pub(super) fn run(args: &DriverArgs, streams: &mut Streams) -> Result<u8, Stop> 
     }
 }
 
+/// The driver that is played around, if it is one that runs outside.
+pub(super) fn chosen(
+    profile: Option<&Path>,
+    on: &NodesArgs,
+    streams: &mut Streams,
+) -> Result<Option<Arc<Outside>>, Stop> {
+    match (on.nodes, profile) {
+        (Nodes::Vm, profile) => vm::open(profile, on, streams).map(Some),
+        (Nodes::Tank, Some(path)) => open(path, streams).map(Some),
+        (Nodes::Tank, None) => Ok(None),
+    }
+}
+
 /// Reads a profile and asks its driver what it can do.
-pub(super) fn open(path: &Path, streams: &mut Streams) -> Result<Arc<Outside>, Stop> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => return refuse(streams, USAGE, &format!("{}: {error}", path.display())),
-    };
-    let profile = match Profile::read(&path.display().to_string(), text) {
-        Ok(profile) => profile,
-        Err(ProfileError::Read(error)) => {
-            let text = error.render(width(), streams.colour);
-            writeln!(streams.err, "{}", text.trim_end())?;
-            return Err(Stop::Status(USAGE));
-        }
-        Err(error) => return refuse(streams, USAGE, &format!("{}: {error}", path.display())),
-    };
+fn open(path: &Path, streams: &mut Streams) -> Result<Arc<Outside>, Stop> {
+    let profile = read(path, streams)?;
     match Outside::open(profile, agent(streams)?, &scratch("run")) {
         Ok(outside) => Ok(outside),
         Err(error) => stop(streams, &error),
     }
 }
 
+/// Reads a profile.
+pub(super) fn read(path: &Path, streams: &mut Streams) -> Result<Profile, Stop> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return refuse(streams, USAGE, &format!("{}: {error}", path.display())),
+    };
+    match Profile::read(&path.display().to_string(), text) {
+        Ok(profile) => Ok(profile),
+        Err(ProfileError::Read(error)) => {
+            let text = error.render(width(), streams.colour);
+            writeln!(streams.err, "{}", text.trim_end())?;
+            Err(Stop::Status(USAGE))
+        }
+        Err(error) => refuse(streams, USAGE, &format!("{}: {error}", path.display())),
+    }
+}
+
 /// This program is the agent, too.
-fn agent(streams: &mut Streams) -> Result<Program, Stop> {
+pub(super) fn agent(streams: &mut Streams) -> Result<Program, Stop> {
     match std::env::current_exe() {
         Ok(file) => Ok(Program {
             file,
@@ -90,12 +109,12 @@ fn agent(streams: &mut Streams) -> Result<Program, Stop> {
     }
 }
 
-fn refuse<T>(streams: &mut Streams, status: u8, why: &str) -> Result<T, Stop> {
+pub(super) fn refuse<T>(streams: &mut Streams, status: u8, why: &str) -> Result<T, Stop> {
     writeln!(streams.err, "wavetank: {why}")?;
     Err(Stop::Status(status))
 }
 
-fn stop<T>(streams: &mut Streams, error: &OutsideError) -> Result<T, Stop> {
+pub(super) fn stop<T>(streams: &mut Streams, error: &OutsideError) -> Result<T, Stop> {
     let status = match error {
         OutsideError::Name { .. } => USAGE,
         OutsideError::SetUp(_) | OutsideError::Driver { .. } | OutsideError::NoMounts(_) => NOT_JUDGED,

@@ -15,6 +15,7 @@ mod progress;
 mod replay;
 mod report;
 mod sites;
+mod vm;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -96,6 +97,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
             print(&mut streams, &format!("{schema:#}\n"))
         }
         Command::Driver(args) => driver::run(args, &mut streams),
+        Command::Vm(args) => vm::run(args, &mut streams),
         Command::Agent(args) => return wavetank_agent::main(args.words.iter().cloned(), &[driver::AGENT]),
         Command::Legend => print(&mut streams, crate::trace::LEGEND),
         Command::Oracles => print(&mut streams, &oracles()),

@@ -66,11 +66,7 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         drivers: drivers.clone(),
         mutant: args.mutant.or(infected(args, streams)?),
         token: args.token.clone(),
-        outside: args
-            .driver
-            .as_deref()
-            .map(|path| driver::open(path, streams))
-            .transpose()?,
+        outside: driver::chosen(args.driver.as_deref(), &args.on, streams)?,
         profile: args.driver.as_deref().map(|path| path.display().to_string()),
         format: args.format,
         digest: args.digest,

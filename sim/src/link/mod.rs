@@ -7,6 +7,7 @@ pub mod machine;
 mod served;
 pub mod socket;
 mod tank_runtime;
+pub mod vm;
 
 pub use call::{Call, CallError, CsiReply, CsiRequest, METHODS, Socket, Wire};
 pub use inproc::{Factory, InProcess, NodeSeat, Seat, Services};

@@ -84,8 +84,17 @@ impl OutsideMachine {
         }
     }
 
-    fn cell(&self, block: &Block) -> Cell {
-        match &block.content {
+    fn found(&self, row: &Block) -> impl Iterator<Item = Found> {
+        let file: Arc<str> = row.file.as_str().into();
+        (0..row.count).map(move |nth| Found {
+            file: Arc::clone(&file),
+            block: row.block + nth,
+            cell: self.cell(&row.nth(nth)),
+        })
+    }
+
+    fn cell(&self, content: &Content) -> Cell {
+        match content {
             Content::Bytes(bytes) => Cell::Bytes(bytes.as_slice().into()),
             Content::Stamp {
                 sequence,
@@ -242,14 +251,7 @@ impl RealMachine for OutsideMachine {
         match self.ask(&ask).ok_or(PodError::Down)? {
             Answer::Blocks(mounted, blocks) => Ok(ReadBack {
                 on: mounted.map_or(Backing::NodeDisk, Backing::Mounted),
-                found: blocks
-                    .iter()
-                    .map(|block| Found {
-                        file: block.file.as_str().into(),
-                        block: block.block,
-                        cell: self.cell(block),
-                    })
-                    .collect(),
+                found: blocks.iter().flat_map(|row| self.found(row)).collect(),
             }),
             Answer::Refused(why, _) => Err(pod_error(why)),
             _ => Err(PodError::Io),

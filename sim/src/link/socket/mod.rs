@@ -15,6 +15,7 @@
 
 mod applies;
 mod facts;
+mod ground;
 mod machine;
 mod names;
 mod profile;
@@ -29,16 +30,18 @@ use std::time::Duration;
 use crate::scenario::Scenario;
 
 pub use facts::{Facts, scratch};
+pub use ground::{Ground, Here, Place, Powered, Way};
 pub use machine::OutsideMachine;
 pub use profile::{AccessMode, PLACEHOLDERS, ProcessShape, Profile, ProfileError, schema};
-pub use run::{Place, Process, Run};
+pub(super) use run::last_words;
+pub use run::{Process, Run};
 pub use wavetank_agent::Program;
 pub use wire::Wire;
 
 /// An outside driver: its profile, what it said of itself, and what this machine allows.
 pub struct Outside {
     profile: Profile,
-    program: Program,
+    ground: Box<dyn Ground>,
     /// Why nodes have no namespaces of their own, if they have none.
     shared: Option<String>,
     facts: OnceLock<Facts>,
@@ -81,10 +84,16 @@ impl Outside {
     /// # Errors
     /// [`OutsideError`].
     pub fn open(profile: Profile, program: Program, directory: &Path) -> Result<Arc<Outside>, OutsideError> {
-        let outside = Arc::new(Outside::set_up(profile, program, directory)?);
+        let outside = Outside::set_up(profile, program, directory)?;
         if let (true, Some(why)) = (outside.profile.mounts, &outside.shared) {
             return Err(OutsideError::NoMounts(why.clone()));
         }
+        Outside::asked(outside)
+    }
+
+    /// Starts the driver and asks it what it can do.
+    fn asked(outside: Outside) -> Result<Arc<Outside>, OutsideError> {
+        let outside = Arc::new(outside);
         let facts = outside.ask()?;
         if facts.name != outside.profile.name {
             return Err(OutsideError::Name {
@@ -96,17 +105,40 @@ impl Outside {
         Ok(outside)
     }
 
-    /// The same without asking.
+    /// The same, with nodes that stand on something else than this machine and have mounts of their own.
+    ///
+    /// # Errors
+    /// [`OutsideError`].
+    pub fn open_on(ground: Box<dyn Ground>, profile: Profile, directory: &Path) -> Result<Arc<Outside>, OutsideError> {
+        Outside::asked(Outside::standing(ground, None, profile, directory)?)
+    }
+
+    /// Without asking, and with nodes on this machine.
     fn set_up(profile: Profile, program: Program, directory: &Path) -> Result<Outside, OutsideError> {
+        std::fs::create_dir_all(directory).map_err(OutsideError::SetUp)?;
+        let log = directory.join("agent.log");
+        let shared = wavetank_agent::can_isolate(&program, &log, profile.watchdog.get()).err();
+        let here = Here {
+            program,
+            isolated: shared.is_none() && profile.mounts,
+            patience: profile.watchdog.get(),
+        };
+        Outside::standing(Box::new(here), shared, profile, directory)
+    }
+
+    fn standing(
+        ground: Box<dyn Ground>,
+        shared: Option<String>,
+        profile: Profile,
+        directory: &Path,
+    ) -> Result<Outside, OutsideError> {
         std::fs::create_dir_all(directory).map_err(OutsideError::SetUp)?;
         let mut threads = tokio::runtime::Builder::new_multi_thread();
         threads.worker_threads(2).thread_name("sockets").enable_all();
         let threads = threads.build().map_err(OutsideError::SetUp)?;
-        let log = directory.join("agent.log");
-        let shared = wavetank_agent::can_isolate(&program, &log, profile.watchdog.get()).err();
         Ok(Outside {
             profile,
-            program,
+            ground,
             shared,
             facts: OnceLock::new(),
             threads,
@@ -182,6 +214,11 @@ impl Outside {
             name: self.profile.name.clone(),
             why,
         })
+    }
+
+    /// Gives a node its power.
+    fn boot(&self, place: &Place) -> Result<Box<dyn Powered>, String> {
+        self.ground.boot(place, self.threads.handle())
     }
 
     fn patience(&self) -> Duration {

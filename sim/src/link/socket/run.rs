@@ -12,9 +12,9 @@ use futures::channel::oneshot;
 use futures::future::{BoxFuture, Shared};
 use tonic::transport::{Channel, Endpoint};
 use wavetank_agent::wire::{Answer, Ask};
-use wavetank_agent::{Client, ClientError};
 use wavetank_proto::csi::v1 as csi;
 
+use super::ground::{Place, Powered, Way};
 use super::names::Names;
 use super::profile::ProcessShape;
 use super::wire::{Back, Wire};
@@ -43,7 +43,7 @@ pub struct Run {
 }
 
 enum Agent {
-    Up(Client),
+    Up(Box<dyn Powered>),
     Down,
 }
 
@@ -56,26 +56,6 @@ struct News {
     unrepeatable: Vec<String>,
     broken: Vec<String>,
     over: bool,
-}
-
-/// Where processes of a node, or the controller's, live on this machine.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The node, or `controller`.
-    pub node: String,
-    /// Everything of it.
-    pub directory: PathBuf,
-}
-
-impl Place {
-    /// Kubelet's directory.
-    pub fn kubelet(&self) -> String {
-        self.below("kubelet")
-    }
-
-    fn below(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
-    }
 }
 
 impl Run {
@@ -127,10 +107,7 @@ impl Run {
 
     /// Where a node lives.
     pub fn place(&self, node: &str) -> Place {
-        Place {
-            node: node.to_owned(),
-            directory: self.directory.join(node),
-        }
+        self.outside.ground.place(&self.directory, node)
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, Agent>> {
@@ -148,18 +125,18 @@ impl Run {
         }
         let mut nodes = self.nodes();
         if !nodes.contains_key(node) {
-            match self.start_agent(node) {
-                Ok(client) => nodes.insert(node.to_owned(), Agent::Up(client)),
+            match self.outside.boot(&self.place(node)) {
+                Ok(powered) => nodes.insert(node.to_owned(), Agent::Up(powered)),
                 Err(why) => {
                     self.hang(why);
                     return None;
                 }
             };
         }
-        let Some(Agent::Up(client)) = nodes.get_mut(node) else {
+        let Some(Agent::Up(powered)) = nodes.get_mut(node) else {
             return None;
         };
-        match client.ask(ask) {
+        match powered.ask(ask) {
             Ok(answer) => Some(answer),
             Err(error) => {
                 self.hang(format!("{error} ({node})"));
@@ -168,27 +145,20 @@ impl Run {
         }
     }
 
-    fn start_agent(&self, node: &str) -> Result<Client, String> {
-        let place = self.place(node);
-        let log = place.directory.join("agent.log");
-        let made = ["state", "kubelet/pods", "kubelet/plugins", "kubelet/plugins_registry"];
-        let mut made = made.iter().map(|name| fs::create_dir_all(place.directory.join(name)));
-        made.try_for_each(|made| made)
-            .map_err(|error| format!("the directory of {node} cannot be made: {error}"))?;
-        let outside = &self.outside;
-        let started = Client::start(&outside.program, outside.sees_mounts(), &log, outside.patience());
-        started.map_err(|error: ClientError| match std::error::Error::source(&error) {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        })
+    /// The way to the sockets of a node, if they are not this machine's.
+    fn way(&self, node: &str) -> Option<Way> {
+        match self.nodes().get(node) {
+            Some(Agent::Up(powered)) => powered.way(),
+            _ => None,
+        }
     }
 
     /// The node loses its power: its processes are killed, its mounts are gone, and the loop devices that showed its files.
     pub(super) fn crash(&self, node: &str) {
         let before = self.nodes().insert(node.to_owned(), Agent::Down);
-        if let Some(Agent::Up(client)) = before {
-            client.end();
-            self.release_loops(node);
+        if let Some(Agent::Up(powered)) = before {
+            powered.end();
+            self.outside.ground.release(&self.place(node));
         }
     }
 
@@ -212,7 +182,7 @@ impl Run {
         let nodes: Vec<String> = self.nodes().keys().cloned().collect();
         let mut found = Vec::new();
         for node in nodes {
-            let place = self.place(&node).directory.display().to_string();
+            let place = self.place(&node).inside.display().to_string();
             if let Some(Answer::Pairs(pairs)) = self.ask(&node, &Ask::Loops(place.clone())) {
                 let file = |file: String| file.replace(&place, "");
                 found.extend(
@@ -227,21 +197,6 @@ impl Run {
 
     pub(super) fn is_up(&self, node: &str) -> bool {
         !matches!(self.nodes().get(node), Some(Agent::Down))
-    }
-
-    fn release_loops(&self, node: &str) {
-        if !self.outside.sees_mounts() {
-            return;
-        }
-        let program = &self.outside.program;
-        let mut release = std::process::Command::new(&program.file);
-        release
-            .args(&program.prefix)
-            .arg("release")
-            .arg(self.place(node).directory);
-        release.stdin(std::process::Stdio::null());
-        // A device that stays is reported as left over.
-        let _ = release.status();
     }
 
     /// From now on nothing is waited for: the run has no verdict.
@@ -316,10 +271,10 @@ impl Run {
         self.news().over = true;
         let nodes = std::mem::take(&mut *self.nodes());
         for (node, agent) in nodes {
-            if let Agent::Up(client) = agent {
-                client.end();
+            if let Agent::Up(powered) = agent {
+                powered.end();
             }
-            self.release_loops(&node);
+            self.outside.ground.release(&self.place(&node));
         }
     }
 
@@ -484,7 +439,7 @@ impl Process {
                 command: self.fill(&self.shape.command),
                 env: self.environment(),
                 directory: self.place.below("state"),
-                log: self.place.below("driver.log"),
+                log: self.place.log.clone(),
             };
             match self.run.ask(&self.place.node, &ask) {
                 Some(Answer::Done) => {}
@@ -517,7 +472,7 @@ impl Process {
             {
                 return Err(format!(
                     "it ended {how} before it served{}",
-                    last_words(Path::new(&self.place.below("driver.log")))
+                    last_words(&self.place.heard())
                 ));
             }
         }
@@ -534,10 +489,15 @@ impl Process {
     fn try_for_a_while(&self, endpoint: &Endpoint) -> Option<Channel> {
         let (send, receive) = std::sync::mpsc::channel();
         let endpoint = endpoint.clone();
+        let far = self.far_socket();
         self.threads().spawn(async move {
             let attempts = async {
                 loop {
-                    if let Ok(channel) = endpoint.connect().await {
+                    let connected = match &far {
+                        Some((way, socket)) => dial(&endpoint, Arc::clone(way), socket.clone()).await,
+                        None => endpoint.connect().await.ok(),
+                    };
+                    if let Some(channel) = connected {
                         return channel;
                     }
                     tokio::time::sleep(TRY).await;
@@ -580,15 +540,31 @@ impl Process {
     fn wait_for_silence(&self) {
         let (send, receive) = std::sync::mpsc::channel();
         let socket = self.place.below("csi.sock");
+        let far = self.far_socket();
         self.threads().spawn(async move {
             let silence = async {
-                while UnixStream::connect(&socket).is_ok() {
+                loop {
+                    let answered = match &far {
+                        Some((way, socket)) => way(socket.clone()).await.is_ok(),
+                        None => UnixStream::connect(&socket).is_ok(),
+                    };
+                    if !answered {
+                        return;
+                    }
                     tokio::time::sleep(TRY).await;
                 }
             };
             let _ = send.send(tokio::time::timeout(HEIRS, silence).await.is_ok());
         });
         let _ = receive.recv();
+    }
+
+    /// Its own socket and the way there, if that is not on this machine.
+    fn far_socket(&self) -> Option<(Way, String)> {
+        if self.shape.endpoint.is_some() {
+            return None;
+        }
+        Some((self.run.way(&self.place.node)?, self.place.below("csi.sock")))
     }
 
     /// How it ended, if it ended by itself.
@@ -601,6 +577,15 @@ impl Process {
             _ => None,
         }
     }
+}
+
+/// A channel over one connection that is opened on another machine.
+async fn dial(endpoint: &Endpoint, way: Way, socket: String) -> Option<Channel> {
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let connecting = way(socket.clone());
+        async move { connecting.await.map(hyper_util::rt::TokioIo::new) }
+    });
+    endpoint.connect_with_connector(connector).await.ok()
 }
 
 /// Asks for every page.
@@ -629,7 +614,7 @@ async fn list(channel: Channel) -> Result<Vec<String>, String> {
 }
 
 /// The end of a log, as the end of a sentence.
-fn last_words(log: &Path) -> String {
+pub fn last_words(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let last: Vec<&str> = text.lines().rev().take(3).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
