@@ -128,7 +128,8 @@ pub fn run_wrongly(options: &Options, quirk: Option<Quirk>) -> Result<(), ServeE
 async fn serve(options: &Options, socket: &Path, quirk: Option<Quirk>) -> Result<(), ServeError> {
     let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime::here());
     let driver = open(options, &runtime, quirk).await?;
-    let watch = Watch::open(options.audit_log.as_deref()).map_err(failed("opening the audit log"))?;
+    let watch =
+        Watch::open(&options.driver_name, options.audit_log.as_deref()).map_err(failed("opening the audit log"))?;
     if let Some(address) = options.metrics_address {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(failed(format!("listening on {address}")))?;

@@ -23,7 +23,9 @@ use crate::note::Note;
 use super::tokio_runtime::{Moment, now, wall};
 
 /// Upper ends of the buckets, in seconds, as the sidecars have them.
-const BUCKETS: [f64; 11] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0];
+const BUCKETS: [f64; 13] = [
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0,
+];
 /// Calls whose names begin so change nothing.
 const LOOKING: [&str; 7] = [
     "ControllerGet",
@@ -39,7 +41,11 @@ const LOOKING: [&str; 7] = [
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     calls: AtomicU64,
-    counts: Mutex<BTreeMap<(String, i32), Count>>,
+    counts: Mutex<BTreeMap<(String, &'static str), Count>>,
+    /// The driver's name.
+    driver: String,
+    /// When the process started, in seconds since the Unix epoch.
+    start: f64,
     audit: Option<Mutex<File>>,
 }
 
@@ -51,24 +57,26 @@ struct Count {
 }
 
 impl Watch {
-    pub(super) fn open(audit: Option<&Path>) -> io::Result<Arc<Self>> {
+    pub(super) fn open(driver: &str, audit: Option<&Path>) -> io::Result<Arc<Self>> {
         let audit = audit.map(|path| OpenOptions::new().append(true).create(true).open(path));
         Ok(Arc::new(Self {
             audit: audit.transpose()?.map(Mutex::new),
+            driver: driver.to_owned(),
+            start: wall().as_secs_f64(),
             ..Self::default()
         }))
     }
 
     fn over(&self, call: &Call) {
         let Call { number, path, code, .. } = call;
-        let about = call.note.text();
+        let (about, spelled) = (call.note.text(), spell(*code));
         let took = call.start.elapsed();
         let method = path.rsplit('/').next().unwrap_or(path);
         let milliseconds = took.as_secs_f64() * 1000.0;
         match code {
             Code::Ok => tracing::info!(request = number, method, about, milliseconds, "answered"),
             Code::Cancelled => tracing::warn!(request = number, method, about, milliseconds, "the caller went away"),
-            _ => tracing::warn!(request = number, method, about, milliseconds, ?code, "refused"),
+            _ => tracing::warn!(request = number, method, about, milliseconds, code = spelled, "refused"),
         }
         if let Some(audit) = &self.audit
             && !LOOKING.iter().any(|prefix| method.starts_with(prefix))
@@ -76,7 +84,7 @@ impl Watch {
             let at = wall().as_millis();
             let about = serde_json::Value::from(about);
             let line = format!(
-                "{{\"at\":{at},\"request\":{number},\"method\":\"{method}\",\"about\":{about},\"code\":\"{code:?}\"}}\n"
+                "{{\"at\":{at},\"request\":{number},\"method\":\"{method}\",\"about\":{about},\"code\":\"{spelled}\"}}\n"
             );
             let mut audit = audit.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = audit.write_all(line.as_bytes()) {
@@ -84,7 +92,7 @@ impl Watch {
             }
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry((path.clone(), *code as i32)).or_default();
+        let count = counts.entry((path.clone(), spelled)).or_default();
         count.calls += 1;
         count.seconds += took.as_secs_f64();
         for (bucket, end) in count.buckets.iter_mut().zip(BUCKETS) {
@@ -101,8 +109,8 @@ impl Watch {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         for ((path, code), count) in counts.iter() {
             let labels = format!(
-                "grpc_status_code=\"{:?}\",method_name=\"{path}\"",
-                Code::from_i32(*code)
+                "driver_name=\"{}\",method_name=\"{path}\",grpc_status_code=\"{code}\"",
+                self.driver
             );
             for (bucket, end) in count.buckets.iter().zip(BUCKETS) {
                 let _ = writeln!(text, "{NAME}_bucket{{{labels},le=\"{end}\"}} {bucket}");
@@ -111,7 +119,39 @@ impl Watch {
             let _ = writeln!(text, "{NAME}_sum{{{labels}}} {}", count.seconds);
             let _ = writeln!(text, "{NAME}_count{{{labels}}} {}", count.calls);
         }
+        let _ = writeln!(
+            text,
+            "# HELP process_start_time_seconds Start time of the process since the Unix epoch."
+        );
+        let _ = writeln!(
+            text,
+            "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {}",
+            self.start
+        );
         text
+    }
+}
+
+/// A code as the sidecars' library spells it.
+fn spell(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
     }
 }
 

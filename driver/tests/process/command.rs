@@ -136,7 +136,7 @@ async fn a_secret_is_nowhere() {
     let audit = said("audit");
     assert_eq!(audit.lines().count(), 6, "{audit}");
     assert!(audit.lines().all(|line| line.starts_with("{\"at\":")), "{audit}");
-    let created = "\"method\":\"CreateVolume\",\"about\":\"v\",\"code\":\"Ok\"";
+    let created = "\"method\":\"CreateVolume\",\"about\":\"v\",\"code\":\"OK\"";
     assert!(
         audit.lines().next().is_some_and(|line| line.contains(created)),
         "{audit}"
@@ -163,8 +163,9 @@ async fn calls_are_counted_for_prometheus() {
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
     for line in [
-        "csi_plugin_operations_seconds_count{grpc_status_code=\"Ok\",method_name=\"/csi.v1.Identity/Probe\"} 1",
-        "csi_plugin_operations_seconds_count{grpc_status_code=\"NotFound\",method_name=\"/csi.v1.Controller/ControllerGetVolume\"} 1",
+        "process_start_time_seconds 1",
+        "csi_plugin_operations_seconds_count{driver_name=\"csi.wavetank.dev\",method_name=\"/csi.v1.Identity/Probe\",grpc_status_code=\"OK\"} 1",
+        "csi_plugin_operations_seconds_count{driver_name=\"csi.wavetank.dev\",method_name=\"/csi.v1.Controller/ControllerGetVolume\",grpc_status_code=\"NotFound\"} 1",
     ] {
         assert!(page.contains(line), "{page}");
     }

@@ -216,6 +216,92 @@ async fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing() {
     assert!(cut_off > KILLS / 2, "calls were really cut off: {cut_off}");
 }
 
+/// What a machine loses when it is switched off: what is mounted, and its devices. Nothing that was synced.
+fn reboot(place: &Place) {
+    let root = place.text(".");
+    let root = root.trim_end_matches("/.");
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+    let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let ours: Vec<&str> = targets.filter(|target| target.starts_with(root)).collect();
+    for target in ours.into_iter().rev() {
+        rustix::mount::unmount(target, rustix::mount::UnmountFlags::empty()).expect("nothing is open");
+    }
+    for entry in fs::read_dir("/sys/block").expect("sysfs").flatten() {
+        let backing = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+        if backing.starts_with(root) {
+            let device = std::path::Path::new("/dev").join(entry.file_name());
+            let ended = std::process::Command::new("losetup").arg("-d").arg(device).status();
+            assert!(ended.is_ok_and(|status| status.success()), "losetup lets the device go");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reboot_loses_mounts_and_devices_and_no_bytes() {
+    needs_root!();
+    let mut place = Place::new("loop", &[]);
+    let life = place.start().await;
+    let mut calls = life.calls.clone();
+    let mut volume = Volume::new(&place, "v", "ext4", 32 * MI);
+    let mut bare = Volume {
+        block: true,
+        ..Volume::new(&place, "b", "", 32 * MI)
+    };
+    for volume in [&mut volume, &mut bare] {
+        volume.up(&mut calls, None).await.expect("the driver answers OK");
+    }
+    volume.write();
+    life.kill();
+    reboot(&place);
+    assert_eq!(volume.read(), b"", "nothing is mounted");
+    let life = place.start().await;
+    let mut calls = life.calls.clone();
+    for volume in [&mut volume, &mut bare] {
+        volume.up(&mut calls, None).await.expect("the driver answers OK");
+    }
+    assert_eq!(volume.read(), BYTES);
+    let size =
+        fs::File::open(&bare.target).and_then(|mut device| std::io::Seek::seek(&mut device, std::io::SeekFrom::End(0)));
+    assert_eq!(size.expect("a device"), 32 * MI as u64);
+    for volume in [&volume, &bare] {
+        volume.down(&mut calls).await.expect("the driver answers OK");
+    }
+    assert_eq!(place.leftovers(), Vec::<String>::new());
+    assert_eq!(life.end().await, Some(0));
+}
+
+/// The disk below has less than what was promised of it.
+#[tokio::test]
+async fn a_full_disk_refuses_what_does_not_fit_and_keeps_what_does() {
+    needs_root!();
+    let mut place = Place::new("loop", &["--capacity", "1Gi"]);
+    let state = place.path("state");
+    fs::create_dir(&state).expect("a directory");
+    let options = c"size=24m";
+    rustix::mount::mount("tmpfs", &state, "tmpfs", rustix::mount::MountFlags::empty(), options).expect("a small disk");
+    let life = place.start().await;
+    let mut calls = life.calls.clone();
+    let mut thin = Volume::new(&place, "v", "ext4", 32 * MI);
+    thin.up(&mut calls, None).await.expect("the driver answers OK");
+    thin.write();
+    let mut thick = Volume {
+        kind: "thick",
+        ..Volume::new(&place, "t", "ext4", 64 * MI)
+    };
+    for _ in 0..2 {
+        let full = thick.up(&mut calls, None).await.unwrap_err();
+        assert_eq!(full.code(), tonic::Code::ResourceExhausted, "{full:?}");
+        let images = fs::read_dir(state.join("volumes")).expect("a directory").count();
+        assert_eq!(images, 2, "the image and the file of the other volume");
+    }
+    assert_eq!(thin.read(), BYTES);
+    thin.down(&mut calls).await.expect("the driver answers OK");
+    assert_eq!(life.end().await, Some(0));
+    let left = fs::read_dir(state.join("volumes")).expect("a directory").count();
+    rustix::mount::unmount(&state, rustix::mount::UnmountFlags::empty()).expect("nothing is open");
+    assert_eq!((left, place.leftovers()), (0, Vec::new()));
+}
+
 #[tokio::test]
 async fn nobody_is_led_astray_by_a_symbolic_link() {
     needs_root!();

@@ -33,9 +33,19 @@ pub struct Place {
     lives: u32,
 }
 
+/// A process that does not outlive a test that failed.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// One life of the process.
 pub struct Life {
-    child: Child,
+    child: Process,
     pub calls: Callers,
 }
 
@@ -87,7 +97,10 @@ impl Place {
             .spawn()
             .expect("the process starts");
         let calls = connect(&endpoint).await;
-        Life { child, calls }
+        Life {
+            child: Process(child),
+            calls,
+        }
     }
 
     /// Until nobody serves: between fork and exec, a tool that a killed process was about to start has its socket.
@@ -134,20 +147,20 @@ impl Place {
 impl Life {
     /// SIGKILL, and nothing of the process is left.
     pub fn kill(mut self) {
-        self.child.kill().expect("a child can be killed");
-        self.child.wait().expect("a child can be waited for");
+        self.child.0.kill().expect("a child can be killed");
+        self.child.0.wait().expect("a child can be waited for");
     }
 
     /// SIGTERM; its exit status.
     pub async fn end(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id())
+        let pid = i32::try_from(self.child.0.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw);
         let pid = pid.expect("a process has a number");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a child can be ended");
         drop(self.calls);
         // Off this thread: the callers' connections must be able to say goodbye meanwhile.
-        let waited = tokio::task::spawn_blocking(move || self.child.wait()).await;
+        let waited = tokio::task::spawn_blocking(move || self.child.0.wait()).await;
         waited
             .expect("the thread ends")
             .expect("a child can be waited for")
