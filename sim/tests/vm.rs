@@ -32,11 +32,15 @@ fn cache() -> PathBuf {
 }
 
 fn wavetank(args: &[&str]) -> Output {
+    wavetank_in(&cache(), args)
+}
+
+fn wavetank_in(cache: &Path, args: &[&str]) -> Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("sim/ lies in the workspace");
     let mut command = Command::new(BINARY);
-    command.args(args).arg("--vm-cache").arg(cache());
+    command.args(args).arg("--vm-cache").arg(cache);
     command.current_dir(root).stdin(Stdio::null());
     command.output().expect("the binary can be started")
 }
@@ -96,16 +100,8 @@ fn nodes_are_machines_with_kernels_disks_and_power_of_their_own() {
 
 #[test]
 fn what_is_missing_is_said() {
-    let mut command = Command::new(BINARY);
-    command.args([
-        "run",
-        "scenarios/restart/kubelet.yaml",
-        "--nodes",
-        "vm",
-        "--vm-cache",
-        "/nowhere",
-    ]);
-    let output = command.output().expect("the binary can be started");
+    let nowhere = Path::new("/nowhere");
+    let output = wavetank_in(nowhere, &["run", "scenarios/restart/kubelet.yaml", "--nodes", "vm"]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains("wavetank"), "{said}");
