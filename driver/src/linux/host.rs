@@ -69,12 +69,15 @@ impl Inner {
         }
     }
 
+    /// Nobody else's device waits for the last user of this one.
     fn detach(&self, volume: &VolumeId) -> HostResult<()> {
-        let _one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let image = self.store.volume_image(volume);
+        let one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(found) = find(&image)? else { return Ok(()) };
         file_systems::refuse_shown(&found.device)?;
-        loops::detach(&image)
+        loops::let_go(&found.device)?;
+        drop(one);
+        loops::see_off(&image, &found.device)
     }
 
     /// The mark stays until something is written through the layer: before, nobody could tell a blank layer from one

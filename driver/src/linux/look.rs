@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{fs as file_systems, loops};
+use super::{errors, fs as file_systems, loops};
 use crate::host::{HostResult, MountEntry};
 use crate::units::DevicePath;
 
@@ -43,5 +43,8 @@ pub fn loops_below(directory: &Path) -> io::Result<Vec<(DevicePath, PathBuf)>> {
 /// # Errors
 /// If somebody has it open.
 pub fn let_go(file: &Path) -> HostResult<()> {
-    loops::detach(file)
+    match loops::find(file).map_err(|error| errors::host("looking for the loop device", error))? {
+        Some(found) => loops::let_go(&found.device).and_then(|()| loops::see_off(file, &found.device)),
+        None => Ok(()),
+    }
 }

@@ -15,8 +15,8 @@ use crate::units::{Access, Bytes, DevicePath};
 
 /// Free devices are raced for; so often a new one is asked for.
 const TRIES: usize = 32;
-/// A device that was let go of may still be looked at for a moment.
-const LINGERING: [u64; 6] = [1, 5, 20, 50, 100, 200];
+/// A device that was let go of may still be open for a moment: a tool that is being started has, until it runs, all that the driver has open.
+const LINGERING: [u64; 8] = [1, 5, 20, 50, 100, 200, 400, 800];
 
 /// A loop device that shows an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,23 +75,24 @@ pub(super) fn attach(image: &Path, access: Access) -> HostResult<DevicePath> {
     ))
 }
 
-/// Lets the device go; `Busy` if anyone has it open, and then it stays as it is.
-pub(super) fn detach(image: &Path) -> HostResult<()> {
+/// Asks for the end of a device: it comes when nobody has it open any more.
+pub(super) fn let_go(device: &DevicePath) -> HostResult<()> {
     let failed = |error: io::Error| errors::host("detaching the image", error);
-    let Some(found) = find(image).map_err(failed)? else {
-        return Ok(());
-    };
-    let path = found.device.as_str();
-    let device = match OpenOptions::new().read(true).open(path) {
+    let device = match OpenOptions::new().read(true).open(device.as_str()) {
         Ok(device) => device,
         Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     match ioctl::let_go(&device) {
-        Ok(()) | Err(Errno::NXIO) => {}
-        Err(error) => return Err(failed(error.into())),
+        Ok(()) | Err(Errno::NXIO) => Ok(()),
+        Err(error) => Err(failed(error.into())),
     }
-    drop(device);
+}
+
+/// Waits for the end that was asked for; `Busy` if somebody keeps the device open, and then it stays as it is.
+pub(super) fn see_off(image: &Path, device: &DevicePath) -> HostResult<()> {
+    let failed = |error: io::Error| errors::host("detaching the image", error);
+    let path = device.as_str();
     for pause in LINGERING {
         if find(image).map_err(failed)?.is_none() {
             return Ok(());
