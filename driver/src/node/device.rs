@@ -173,6 +173,29 @@ impl Core {
         }
     }
 
+    /// Takes away a device that died: the storage system had cut this node off, so the device and what is mounted from it
+    /// answer nothing any more, even after the volume reaches this node again.
+    pub(super) async fn bury(&self, volume: &VolumeId, record: &StagedRecord) -> Result<(), Status> {
+        let Some(device) = self.bare(volume).await? else {
+            return Ok(());
+        };
+        match self.host().probe(&device).await {
+            Err(error) if error.kind == HostErrorKind::Io => {}
+            _ => return Ok(()),
+        }
+        let target = self
+            .ledger
+            .read(|tables| tables.targets_of(volume).map(|(path, _)| path.clone()).next());
+        if let Some(target) = target {
+            let text = format!("the device of volume {volume} is dead, and is still published at {target}");
+            return Err(Status::unavailable(text));
+        }
+        if !record.capability.form.is_block() {
+            self.unmount_own(volume, &record.path).await?;
+        }
+        self.detach(volume).await
+    }
+
     /// Is this device what one sees at `path`?
     pub(super) async fn is_mounted(&self, path: &HostPath, device: &DevicePath) -> Result<bool, Status> {
         Ok(self

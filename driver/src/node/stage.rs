@@ -53,6 +53,7 @@ async fn bring_up(core: Arc<Core>, volume: VolumeId, mut wanted: StagedRecord, r
     wanted.encrypted = core.is_encrypted(&volume, &reach).await?;
     if let Some(record) = core.staged(&volume) {
         compare(&volume, &record, &wanted)?;
+        core.bury(&volume, &record).await?;
         if !core.is_up(&volume, &record).await? {
             core.bring_up(&volume, &record, &reach).await?;
         }

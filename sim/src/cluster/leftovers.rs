@@ -10,9 +10,6 @@ use super::{Cluster, Liveness};
 use crate::api::{Kind, ObjKey, Object, fields};
 use crate::host::Machine;
 
-/// Where kubelet keeps what drivers stage.
-const STAGED: &str = "/var/lib/kubelet/plugins/kubernetes.io/csi";
-
 /// What the pods of a node have.
 #[derive(Default)]
 struct Used<'a> {
@@ -183,8 +180,7 @@ fn on_machine(node: &str, machine: &Machine, used: Option<&Used<'_>>, left: &mut
     // Kubelet itself leaves the bare directory behind where a driver does not stage; with its record beside it, it was staged. After a reboot it leaves
     // that record, too, where no pod's directory leads to it.
     if used.handles.is_empty() && machine.boots() == 1 {
-        let staged = machine.paths_below(STAGED).into_iter();
-        let records = staged.filter(|(path, _)| path.ends_with("/vol_data.json"));
-        left.extend(records.map(|(path, _)| format!("the staging record {path} on {node}")));
+        let records = machine.staging_records().into_iter();
+        left.extend(records.map(|path| format!("the staging record {path} on {node}")));
     }
 }

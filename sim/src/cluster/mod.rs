@@ -121,6 +121,7 @@ pub struct Cluster {
     /// The process that sees only what concerns a node.
     node_watchers: BTreeMap<Arc<str>, ProcessId>,
     nodes: Nodes,
+    ledgers: Vec<(Arc<str>, crate::host::ModelDisk)>,
     heartbeats: heartbeats::Heartbeats,
     drivers: Drivers,
     calls: BTreeMap<u64, InFlight>,
@@ -158,6 +159,7 @@ impl Cluster {
             watchers: BTreeMap::new(),
             node_watchers: BTreeMap::new(),
             nodes: Nodes::default(),
+            ledgers: Vec::new(),
             heartbeats: heartbeats::Heartbeats::default(),
             drivers: Drivers::default(),
             calls: BTreeMap::new(),

@@ -61,6 +61,16 @@ const CONTAINER_START: Duration = Duration::from_millis(100);
 const CONTAINER_STOP: Duration = Duration::from_millis(200);
 
 impl Cluster {
+    /// From now on it is known where a process of a driver keeps its ledger.
+    pub fn add_ledger(&mut self, process: impl Into<Arc<str>>, disk: ModelDisk) {
+        self.ledgers.push((process.into(), disk));
+    }
+
+    /// Where processes of drivers keep their ledgers.
+    pub fn ledgers(&self) -> &[(Arc<str>, ModelDisk)] {
+        &self.ledgers
+    }
+
     /// Adds the machine of a node.
     pub fn add_node(&mut self, spec: NodeSpec) {
         self.nodes.0.insert(

@@ -89,6 +89,24 @@ impl ModelDisk {
         self.state().pages.len() as u64 * PAGE as u64
     }
 
+    /// Whether some bytes stand in it, in what a reader sees now.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        let state = self.state();
+        // The pages that lie at one another's end, with the end of the one before.
+        let (mut text, mut next) = (Vec::new(), 0);
+        state.pages.iter().any(|(nth, page)| {
+            let keep = if *nth == next {
+                bytes.len().saturating_sub(1).min(text.len())
+            } else {
+                0
+            };
+            text.drain(..text.len() - keep);
+            text.extend_from_slice(&page[..]);
+            next = nth + 1;
+            text.windows(bytes.len().max(1)).any(|window| window == bytes)
+        })
+    }
+
     /// Limits how large the file may become; `None` for no limit. A file that is larger already stays as it is.
     pub fn limit(&self, room: Option<u64>) {
         self.state().room = room;

@@ -225,6 +225,15 @@ impl Machine {
         })
     }
 
+    /// The records that kubelet keeps of what it has staged, where drivers stage.
+    pub fn staging_records(&self) -> Vec<String> {
+        let staged = self
+            .paths_below("/var/lib/kubelet/plugins/kubernetes.io/csi")
+            .into_iter();
+        let records = staged.filter(|(path, _)| path.ends_with("/vol_data.json"));
+        records.map(|(path, _)| path).collect()
+    }
+
     /// Everything below a directory of the machine, mounts included, in order of path. For oracles.
     pub fn paths_below(&self, path: &str) -> Vec<(String, PathKind)> {
         if let Some(real) = &self.0.real {

@@ -251,6 +251,7 @@ impl Turn<'_> {
     /// A volume of the pod was mounted.
     fn pod_mounted(&mut self, pod: &PodRef) {
         self.wake_worker(pod);
+        self.want_no_longer(pod);
         // A pod that has run all along gets its statistics back.
         stats::watch(self, pod);
     }
@@ -266,6 +267,15 @@ impl Turn<'_> {
         let actual = &mut self.memory.actual;
         actual.pod_mount_failed(&job.volume, &job.pod, &job.spec, class);
         self.wake_worker(&job.pod);
+        self.want_no_longer(&job.pod);
+    }
+
+    /// A pod whose containers are gone keeps its wish for a volume until that is there, or may be: then the populator takes the wish away.
+    fn want_no_longer(&mut self, pod: &PodRef) {
+        let worker = self.memory.workers.pods.get(pod);
+        if worker.is_some_and(|worker| worker.runtime_removed) {
+            self.wake_populator();
+        }
     }
 
     /// The pod's volumes are there: their statistics are taken from now on.

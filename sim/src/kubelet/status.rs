@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Read ─► Patch (if anything differs) ─► Delete (finished and being deleted; grace 0, UID) ─► rest
-//!   │ another pod by now, or gone: rest         └─ any other error: again after 10 s
+//!   │ another pod by now, or gone: rest         └─ any other error, a conflict like the rest: again after 10 s
 //! ```
 //!
 //! Only what kubelet owns is compared and written: conditions of other owners (`DisruptionTarget`) stay.
@@ -238,7 +238,7 @@ fn after_write(told: &Told, live: &Pod) -> Step {
 }
 
 fn refused(told: &mut Told, error: &ApiError, now: Time) -> Step {
-    if error.is_not_found() || error.is_conflict() {
+    if error.is_not_found() {
         (told.written, told.deleted) = (told.version, true);
         Step::Over
     } else {

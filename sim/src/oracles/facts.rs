@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use tonic::{Code, Status};
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
@@ -107,8 +108,16 @@ pub struct Facts {
     latest: Option<u64>,
     /// Volumes whose PersistentVolume went, or would go, without them.
     retained: BTreeSet<String>,
+    /// Who asked last for a volume of this name, while it has no PersistentVolume.
+    unfinished: BTreeMap<String, Arc<str>>,
+    /// Names of volumes whose provisioner died before they had a PersistentVolume.
+    orphaned: BTreeSet<String>,
+    /// Processes that died.
+    died: BTreeSet<Arc<str>>,
     /// Nodes on which a kubelet died.
     restarted: BTreeSet<String>,
+    /// Kubelet's staging records that were there when a kubelet of the node died, by node.
+    abandoned: BTreeSet<(String, String)>,
     /// When a node was last seen as anything but ready.
     troubled: BTreeMap<String, Time>,
 }
@@ -158,9 +167,43 @@ impl Facts {
                 .any(|way| way.staged != State::No)
     }
 
+    /// Whether a process has died so far, and with it what it remembered.
+    pub fn has_died(&self, process: &str) -> bool {
+        self.died.contains(process)
+    }
+
+    /// Whether a staging record was there when a kubelet of its node died: no pod's directory may lead the next one to it.
+    pub fn is_abandoned(&self, node: &str, path: &str) -> bool {
+        self.abandoned.iter().any(|(at, record)| at == node && record == path)
+    }
+
     /// Volumes that are kept on purpose: their last PersistentVolume was to be retained.
     pub fn retained(&self) -> impl Iterator<Item = &str> {
         self.retained.iter().map(String::as_str)
+    }
+
+    /// Whether nobody knows of a volume any more: its provisioner died before it had a PersistentVolume, and its claim is gone. What is under way for a
+    /// claim that was deleted is remembered by one process only.
+    pub fn is_orphaned(&self, handle: &str, cluster: &Cluster) -> bool {
+        let mut volumes = self.drivers.values().filter_map(|driver| driver.volume(handle));
+        let known = volumes.find_map(|volume| volume.name.as_ref());
+        let claimed = |name: &str| {
+            let mut claims = cluster.api().list::<PersistentVolumeClaim>();
+            claims.any(|claim| name.ends_with(fields::uid(&claim.metadata)))
+        };
+        match known {
+            Some(name) => self.orphaned.contains(name) && !claimed(name),
+            // No answer ever said which it is.
+            None => self
+                .orphaned
+                .iter()
+                .any(|name| !self.is_answered(name) && !claimed(name)),
+        }
+    }
+
+    fn is_answered(&self, name: &str) -> bool {
+        let mut volumes = self.drivers.values().flat_map(|driver| driver.volumes.values());
+        volumes.any(|volume| volume.name.as_deref() == Some(name))
     }
 
     /// When a node was last seen not ready, tainted or gone.
@@ -191,15 +234,32 @@ impl Facts {
             What::Fault(text) => self.fault(text),
             What::Process(ProcessChange::Killed | ProcessChange::Exited(_)) => {
                 self.open.retain(|_, open| open.process != record.process);
+                self.died.insert(Arc::clone(&record.process));
                 if let Some(node) = record.process.strip_prefix("kubelet/") {
                     self.restarted.insert(node.to_owned());
+                    self.abandon(node, cluster);
                 }
+                self.bereave(&record.process);
             }
             What::Write {
                 result: Ok(written), ..
             } => self.object(&written.object, record.at),
             What::Write { .. } | What::Process(_) | What::Machine { .. } | What::Step(_) => {}
         }
+    }
+
+    /// A process died: what it made and did not write down is an orphan.
+    fn bereave(&mut self, process: &str) {
+        let of_it = |_: &String, asker: &mut Arc<str>| **asker == *process;
+        let orphans = self.unfinished.extract_if(.., of_it).map(|(name, _)| name);
+        self.orphaned.extend(orphans);
+    }
+
+    fn abandon(&mut self, node: &str, cluster: &Cluster) {
+        let machine = cluster.machine(node);
+        let records = machine.map(crate::host::Machine::staging_records).unwrap_or_default();
+        self.abandoned
+            .extend(records.into_iter().map(|path| (node.to_owned(), path)));
     }
 
     /// The trace says of an injected answer which call it struck by standing right behind it.
@@ -218,6 +278,9 @@ impl Facts {
         if let Object::PersistentVolume(volume) = object
             && let Some((_, handle)) = fields::volume_handle(volume)
         {
+            let name = fields::name(&volume.metadata);
+            self.unfinished.remove(name);
+            self.orphaned.remove(name);
             match fields::reclaim_policy(volume) {
                 "Retain" => drop(self.retained.insert(handle.to_owned())),
                 _ => drop(self.retained.remove(handle)),
@@ -274,8 +337,12 @@ impl Facts {
     }
 
     /// A call leaves: what was so before?
-    fn sent(&mut self, process: &str, call: &Call, cluster: &Cluster) -> State {
+    fn sent(&mut self, process: &Arc<str>, call: &Call, cluster: &Cluster) -> State {
         match &call.request {
+            CsiRequest::CreateVolume(request) => {
+                self.orphaned.remove(&request.name);
+                self.unfinished.insert(request.name.clone(), Arc::clone(process));
+            }
             CsiRequest::DeleteVolume(_) => {
                 if let Some(volume) = self.volume_mut(call) {
                     volume.delete_asked = true;
@@ -405,7 +472,7 @@ impl Way {
         let used = self.staged == State::Yes || self.published.values().any(|state| *state == State::Yes);
         used && cluster
             .machine(node)
-            .is_none_or(|machine| machine.boots() == self.boots)
+            .is_none_or(|machine| machine.is_up() && machine.boots() == self.boots)
     }
 
     fn set(&mut self, request: &CsiRequest, state: State) {

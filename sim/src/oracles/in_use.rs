@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Oracle, Party, Promise, Season, State, View, Violation};
+use super::{Oracle, Party, Promise, Season, State, View, Violation, Way};
 use crate::api::ObjKey;
 use crate::host::Deed;
 use crate::link::{CsiReply, CsiRequest};
@@ -84,10 +84,12 @@ impl Oracle for InUse {
 
 fn deleted(driver: &str, handle: &str, view: &View<'_>) -> Option<Violation> {
     let volume = view.facts.volume(driver, handle)?;
+    // What was detached by force from a node in trouble stays mounted there, and is nobody's.
+    let given_up = |node: &str, way: &Way| way.attached == State::No && view.facts.troubled(node).is_some();
     let used = volume
         .ways
         .iter()
-        .find(|(node, way)| way.attached == State::Yes || way.is_used(node, view.cluster));
+        .find(|(node, way)| way.attached == State::Yes || (way.is_used(node, view.cluster) && !given_up(node, way)));
     let wrong = match used {
         Some((node, _)) => format!("is deleted although {node} has it"),
         None if volume.name.is_some() && !volume.delete_asked => {

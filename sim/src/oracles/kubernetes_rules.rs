@@ -147,13 +147,14 @@ fn twice(attachment: &VolumeAttachment, view: &View<'_>) -> Option<(String, Stri
     let name = fields::attachment_volume(attachment);
     let volume = view.cluster.get::<PersistentVolume>(&ObjKey::cluster(name))?;
     let many = fields::volume_modes(volume).iter().any(|mode| mode.ends_with("Many"));
-    if many {
+    if many || is_uncertain(attachment, view) {
         return None;
     }
     let other = view.cluster.api().list::<VolumeAttachment>().find(|other| {
         fields::attachment_volume(other) == name
             && other.spec.node_name != attachment.spec.node_name
             && fields::is_attached(other)
+            && !is_uncertain(other, view)
     })?;
     let claim = fields::volume_claim_key(volume);
     let object = claim.map_or_else(|| format!("pv {name}"), |claim| spelled("pvc", &claim));
@@ -164,4 +165,11 @@ fn twice(attachment: &VolumeAttachment, view: &View<'_>) -> Option<(String, Stri
             other.spec.node_name, attachment.spec.node_name
         ),
     ))
+}
+
+/// Whether a detach failed, or nobody remembers it: the attach-detach controller does not count on either, and attaches elsewhere. The storage system has
+/// to keep them apart.
+fn is_uncertain(attachment: &VolumeAttachment, view: &View<'_>) -> bool {
+    let failed = attachment.status.as_ref().is_some_and(|s| s.detach_error.is_some());
+    fields::is_deleting(&attachment.metadata) && (failed || view.facts.has_died("controller-manager"))
 }

@@ -28,7 +28,10 @@ impl Oracle for NoLeftovers {
 
     fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
         for left in view.cluster.strays() {
-            if view.facts.retained().any(|handle| left.contains(handle)) || is_forgotten(&left, view) {
+            if view.facts.retained().any(|handle| left.contains(handle))
+                || is_forgotten(&left, view)
+                || is_orphaned(&left, view)
+            {
                 continue;
             }
             let text = format!("{left} belongs to nothing and is still there");
@@ -41,6 +44,17 @@ impl Oracle for NoLeftovers {
 /// Whether kubelet itself leaves it behind: it died while it staged or unstaged.
 fn is_forgotten(left: &str, view: &View<'_>) -> bool {
     let staged = left.contains("/plugins/kubernetes.io/csi/") || left.starts_with("the device ");
-    let node = left.rsplit_once(" on ").map(|(_, node)| node);
-    staged && node.is_some_and(|node| view.facts.may_be_forgotten(node))
+    let Some((what, node)) = left.rsplit_once(" on ") else {
+        return false;
+    };
+    let record = what.strip_prefix("the staging record ");
+    staged && view.facts.may_be_forgotten(node) || record.is_some_and(|path| view.facts.is_abandoned(node, path))
+}
+
+/// Whether Kubernetes itself leaves it behind: the provisioner died while it made a volume for a claim that was deleted meanwhile.
+fn is_orphaned(left: &str, view: &View<'_>) -> bool {
+    let handle = left
+        .strip_prefix("volume ")
+        .and_then(|left| left.strip_suffix(" in the storage system"));
+    handle.is_some_and(|handle| view.facts.is_orphaned(handle, view.cluster))
 }

@@ -1,4 +1,4 @@
-//! *Promise*: no secret value leaves the requests that carry it: not into answers, errors, events, objects or logs.
+//! *Promise*: no secret value leaves the requests that carry it: not into answers, errors, events, objects, logs or what a driver writes down.
 //!
 //! *Why*: events and volume attributes are readable by whoever may list them, and bug reports travel.
 //!
@@ -80,6 +80,22 @@ impl Oracle for NoSecrets {
             let blame = (Party::Driver, "CSI v1.12, Secrets Requirements");
             let text = format!("{place} repeats the value of a secret");
             found.push(view.broken(&PROMISE, blame, text, vec![place]));
+        }
+    }
+
+    /// What a driver keeps is read once, at the end.
+    fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
+        for (process, disk) in view.cluster.ledgers() {
+            if self.values.iter().any(|value| disk.holds(value.as_bytes())) {
+                let place = format!("the ledger of {process}");
+                let text = format!("{place} holds the value of a secret");
+                found.push(view.broken(
+                    &PROMISE,
+                    (Party::Driver, "CSI v1.12, Secrets Requirements"),
+                    text,
+                    vec![place],
+                ));
+            }
         }
     }
 }

@@ -57,19 +57,26 @@ pub(super) fn add(
             start,
             shape: driver.clone(),
         };
+        let (name, disk) = (
+            namer.name(Role::DriverController, Some(&driver.name), None),
+            ModelDisk::new(),
+        );
+        cluster.add_ledger(Arc::clone(&name), disk.clone());
         cluster.add_driver(DriverSpec::Process {
             driver: Arc::clone(&seats.driver),
-            name: namer.name(Role::DriverController, Some(&driver.name), None),
+            name,
             node: None,
-            launch: seats.launch(None, ModelDisk::new()),
+            launch: seats.launch(None, disk),
         });
         for (node, machine) in &machines {
             let disk = ModelDisk::new();
             disks.entry(node.name.clone()).or_default().push(disk.clone());
             let place = Some(((*node).clone(), machine.clone()));
+            let name = namer.name(Role::DriverNode, Some(&driver.name), Some(&node.name));
+            cluster.add_ledger(Arc::clone(&name), disk.clone());
             cluster.add_driver(DriverSpec::Process {
                 driver: Arc::clone(&seats.driver),
-                name: namer.name(Role::DriverNode, Some(&driver.name), Some(&node.name)),
+                name,
                 node: Some(node.name.as_str().into()),
                 launch: seats.launch(place, disk),
             });

@@ -203,22 +203,46 @@ impl Player<'_> {
         end
     }
 
+    /// Waits until all has settled and stays so for a while.
     async fn settle(&mut self) {
         let until = self.now() + CALM;
-        while self.now() < until && !is_settled(&self.cluster) {
-            if self.weather == Weather::Calm {
+        let (mut settled, mut relapse) = (None, None);
+        loop {
+            let now = self.now();
+            match unrest(&self.cluster) {
+                None => _ = settled.get_or_insert(now),
+                Some(text) if settled.take().is_some() => relapse = Some(text),
+                Some(_) => {}
+            }
+            let rests = settled.is_some_and(|since| now >= since + STAYS);
+            if rests || now >= until + STAYS || self.panel.is_unsafe() {
+                break;
+            }
+            if self.weather == Weather::Calm && settled.is_none() {
                 self.tend();
             }
             self.run_for(LOOK).await;
         }
-        self.run_for(STAYS).await;
         self.look_at_data();
         self.panel.settle(&self.cluster);
+        let rests = settled.is_some_and(|since| self.now() >= since + STAYS);
+        if let Some(text) = relapse.filter(|_| settled.is_some() && !rests) {
+            self.missed(&format!("what had settled does not stay so: {text}"));
+        }
     }
 }
 
-fn is_settled(cluster: &Cluster) -> bool {
-    unsettled(cluster).is_empty() && cluster.strays().is_empty()
+/// What has not settled, if anything.
+fn unrest(cluster: &Cluster) -> Option<String> {
+    let first = unsettled(cluster).into_iter().next();
+    let first = first.map(|(object, text)| format!("{object} {text}"));
+    first.or_else(|| {
+        cluster
+            .strays()
+            .into_iter()
+            .next()
+            .map(|left| format!("{left} belongs to nothing"))
+    })
 }
 
 fn pod(target: &Target) -> Option<ObjKey> {
@@ -231,10 +255,13 @@ fn pod(target: &Target) -> Option<ObjKey> {
 
 /// Whether a step is trouble by itself, and ends when everything is healed.
 fn brings_trouble(step: &Step) -> bool {
-    matches!(
-        step,
-        Step::Stop(_) | Step::Crash(_) | Step::Inject(_) | Step::Taint(_) | Step::Cordon(_) | Step::Heal(_)
-    ) || matches!(step, Step::Delete(delete) if delete.target.kind.0 == Kind::Node)
+    match step {
+        Step::Stop(_) | Step::Crash(_) | Step::Inject(_) | Step::Taint(_) | Step::Cordon(_) | Step::Heal(_) => true,
+        // What it does to a call or an operation leads to the same end; who loses a node or an object ends elsewhere.
+        Step::Strike(strike) => strike.fault.node().is_some() || strike.fault.object().is_some(),
+        Step::Delete(delete) => delete.target.kind.0 == Kind::Node,
+        _ => false,
+    }
 }
 
 /// Whether a condition, once true, stays so until somebody wants it otherwise.
