@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::oracles::{settles_violation, unsettled, waits_for_another};
 use crate::runtime::Time;
 use crate::scenario::{Condition, DEFAULT_NAMESPACE, Expectation, Manifest, ObjectCondition, Step, Target};
+use crate::storm::Strike;
 
 /// In the calm everything that is under way must be done after this much virtual time. The longest chain of Kubernetes' own clocks fits in: five minutes
 /// until pods of a lost node are evicted, six until its volumes are detached by force, and then one retry each of provisioner, attacher, resizer (capped
@@ -257,8 +258,10 @@ fn pod(target: &Target) -> Option<ObjKey> {
 fn brings_trouble(step: &Step) -> bool {
     match step {
         Step::Stop(_) | Step::Crash(_) | Step::Inject(_) | Step::Taint(_) | Step::Cordon(_) | Step::Heal(_) => true,
-        // What it does to a call or an operation leads to the same end; who loses a node or an object ends elsewhere.
-        Step::Strike(strike) => strike.fault.node().is_some() || strike.fault.object().is_some(),
+        // What it does to a call or an operation leads to the same end; who loses a process, a node or an object may end elsewhere.
+        Step::Strike(Strike { fault, .. }) => {
+            fault.process().is_some() || fault.node().is_some() || fault.object().is_some()
+        }
         Step::Delete(delete) => delete.target.kind.0 == Kind::Node,
         _ => false,
     }
