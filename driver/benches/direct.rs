@@ -70,6 +70,7 @@ fn direct_stage_and_unstage(bencher: Bencher<'_, '_>, commits: usize) {
             kind: FsKind::Ext4,
             label: "v".to_owned(),
             uuid: "00000000-0000-4000-8000-000000000001".to_owned(),
+            forced: false,
         };
         host.mkfs(&device, &fs).await.expect("a file system");
         host.detach(&id).await.expect("no device");

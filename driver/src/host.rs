@@ -119,6 +119,8 @@ pub struct NewFs {
     pub label: String,
     /// Its UUID; given, so that the same volume has the same one in every run.
     pub uuid: String,
+    /// Over whatever the device holds, as `mkfs -F` does. This driver never does so, but for two of its known mistakes.
+    pub forced: bool,
 }
 
 /// How a check of a file system ended.
@@ -306,7 +308,7 @@ pub trait Host: Send + Sync + 'static {
     async fn probe(&self, device: &DevicePath) -> HostResult<Probe>;
 
     /// Makes a file system. The driver calls it only on a device that it has just probed blank; the host refuses any
-    /// other.
+    /// other, unless it is forced.
     ///
     /// Errors: `Exists` (not blank), `Busy` (mounted), `ReadOnly`, `NoSpace` (too small), `Io`.
     async fn mkfs(&self, device: &DevicePath, fs: &NewFs) -> HostResult<()>;

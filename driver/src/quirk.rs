@@ -141,6 +141,10 @@ quirks! {
     UnstageNotIdempotent = "unstage-not-idempotent", "K01";
     /// A volume that could not be unmounted is reported as unstaged.
     UnstageErrorDropped = "unstage-error-dropped", "K03";
+    /// What it was given as a secret it keeps among the volume's attributes.
+    SecretsInContext = "secrets-in-context", "CVE-2023-2878";
+    /// A new process does not start over what an earlier one left unfinished.
+    LeftoversStopStart = "leftovers-stop-start", "CSM987";
 }
 
 impl fmt::Display for Quirk {

@@ -53,6 +53,9 @@ pub enum OpenError {
     /// The ledger cannot be opened.
     #[error("the driver's ledger cannot be opened")]
     Ledger(#[source] LedgerError),
+    /// An earlier life left something unfinished. Only with a [`Quirk`]: a driver settles that.
+    #[error("an earlier life of the driver left something unfinished")]
+    Unfinished,
 }
 
 /// A driver that has started: its gRPC services. Each is cheap to clone and implements the server trait of
@@ -90,6 +93,9 @@ impl Driver {
         let ledger = Ledger::open(seat.disk, Arc::clone(&seat.runtime), late)
             .await
             .map_err(OpenError::Ledger)?;
+        if seat.quirk == Some(Quirk::LeftoversStopStart) && ledger.read(crate::controller::unfinished) {
+            return Err(OpenError::Unfinished);
+        }
         let config = Arc::new(config);
         let identity = Identity::new(Arc::clone(&config), Arc::clone(&ledger), Arc::clone(&seat.pool));
         let controller = seat.controller.then(|| {

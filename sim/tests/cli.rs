@@ -373,8 +373,34 @@ fn wrong_usage_ends_with_64_and_a_way_out() {
     }
     wavetank(&["run", LIFE, "--seeds", "9..3"]).refuses(64, &["there is no seed in it"]);
     wavetank(&["run", LIFE, "--seeds", "100000000000"]).refuses(64, &["more than"]);
-    wavetank(&["run", LIFE, "--format", "yaml"]).refuses(64, &["possible values: text, json"]);
+    wavetank(&["run", LIFE, "--format", "yaml"]).refuses(64, &["possible values: text, json, github, junit"]);
     wavetank(&["run", LIFE, "--quiet", "--verbose"]).refuses(64, &["cannot be used with"]);
+}
+
+#[test]
+fn runs_are_told_as_github_annotations_and_as_junit() {
+    let wrong = "data/clone-larger.yaml";
+    let file = format!("scenarios/{wrong}");
+    let ran = wavetank(&["run", &file, LIFE, "--mutant", "copy-not-grown", "--format", "github"]);
+    assert_eq!(ran.status, Some(2), "{}", ran.out);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", ran.out);
+    assert!(
+        lines[0].starts_with("::error file=scenarios/data/clone-larger.yaml,title=data/clone-larger breaks sizes::")
+    );
+    assert!(lines[0].contains("again: wavetank run scenarios/data/clone-larger.yaml") && lines[0].contains("token: "));
+    assert_eq!(lines[1], "::notice title=wavetank run::1 of 2 runs held");
+    let ran = wavetank(&["run", &file, LIFE, "--mutant", "copy-not-grown", "--format", "junit"]);
+    assert_eq!(ran.status, Some(2), "{}", ran.out);
+    for part in [
+        "<?xml",
+        r#"tests="2""#,
+        r#"failures="1""#,
+        r#"type="sizes""#,
+        "token: wavetank/",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
 }
 
 #[test]
@@ -383,6 +409,21 @@ fn sites_are_listed_in_the_spelling_that_scenarios_take() {
     assert_eq!((ran.status, ran.err.as_str()), (Some(0), ""));
     let wanted = "provisioner / CreateVolume / pvc data / attempt 1 / before-reply";
     assert!(ran.out.lines().any(|line| line == wanted), "{}", ran.out);
+    let faults = wavetank(&["sites", LIFE, "--faults"]).out;
+    let below: Vec<&str> = faults.lines().skip_while(|line| *line != wanted).skip(1).collect();
+    let menu: Vec<&str> = below
+        .iter()
+        .take_while(|line| line.starts_with(' '))
+        .map(|line| line.trim())
+        .collect();
+    assert!(menu.contains(&r#"{"loseAnswer":{}}"#), "{menu:?}");
+    let operations = wavetank(&["sites", LIFE, "--operations"]).out;
+    let operation = "driver-controller / CreateVolume / pvc data / attempt 1 / after-op(1)";
+    assert!(operations.lines().any(|line| line == operation), "{operations}");
+    assert!(
+        !ran.out.contains("after-op"),
+        "operations are many: only when asked for"
+    );
     wavetank(&["sites", "scenarios"]).refuses(64, &["several scenarios: name one file"]);
     wavetank(&["sites", "scenarios/nothing.yaml"]).refuses(64, &["cannot read scenarios/nothing.yaml"]);
 }

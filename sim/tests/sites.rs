@@ -228,6 +228,36 @@ fn a_misspelt_site_is_refused_before_the_run_with_the_nearest() {
 }
 
 #[test]
+fn a_misspelt_strike_is_refused_before_the_run_with_the_nearest() {
+    let at = "provisioner / CreateVolume / pvc data / attempt 1 / received";
+    for (at, fault, part) in [
+        (at, "{loseAnswr: {}}", "loseAnswer"),
+        (at, "{replaceAnswer: {code: INTERNL}}", "INTERNAL"),
+        (at, "{replaceAnswer: {cod: INTERNAL}}", "code"),
+        (at, "{delayCall: {by: soon}}", "by"),
+        (at, "{crash: {process: provisionr}}", "provisioner"),
+        (
+            "provisionr / CreateVolume / pvc data / attempt 1 / received",
+            "{loseAnswer: {}}",
+            "did you mean `provisioner`",
+        ),
+        (
+            "provisioner / CreateVolume / pvc data / attempt 1 / recieved",
+            "{loseAnswer: {}}",
+            "did you mean `received`",
+        ),
+    ] {
+        let text = LIFE.replace("{steps}", &format!("- strike: {{at: {at}, fault: {fault}}}"));
+        let error = scenario::parse("life.yaml", text, Path::new(".")).unwrap_err();
+        let error = error.render(200, false);
+        assert!(
+            error.contains(part) && error.contains("life.yaml:6:"),
+            "{at} {fault}: {error}"
+        );
+    }
+}
+
+#[test]
 fn a_volume_keeps_the_name_of_its_claim_when_both_are_gone() {
     let sites = sites(&life(""));
     for site in [

@@ -191,6 +191,7 @@ fn fs(volume: &str) -> NewFs {
         kind: FsKind::Ext4,
         label: volume.to_owned(),
         uuid: format!("00000000-0000-4000-8000-00000000000{nth}"),
+        forced: false,
     }
 }
 

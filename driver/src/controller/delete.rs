@@ -24,6 +24,9 @@ pub(super) async fn call(core: &Arc<Core>, wire: csi::DeleteVolumeRequest) -> Re
 
 async fn delete(core: Arc<Core>, id: VolumeId) -> Result<(), Status> {
     core.settle_volume(&id).await?;
+    if core.has(Quirk::UnreachableMeansGone) && core.pool.get(&id).await.is_err() {
+        return core.forget(&id).await;
+    }
     if core.record(&id).is_none() {
         return delete_unknown(&core, &id).await;
     }
@@ -54,11 +57,10 @@ async fn delete(core: Arc<Core>, id: VolumeId) -> Result<(), Status> {
 /// A volume that the ledger does not know: one that was never there, or one made by hand.
 async fn delete_unknown(core: &Core, id: &VolumeId) -> Result<(), Status> {
     let found = core.pool.get(id).await;
-    if found.is_err() && core.has(Quirk::UnreachableMeansGone) {
-        return Ok(());
-    }
     let found = found.map_err(|error| refuse::pool("looking for the volume", &error))?;
-    let Some(volume) = found else { return Ok(()) };
+    let Some(volume) = found.filter(|_| !core.forgotten.has(id)) else {
+        return Ok(());
+    };
     if !volume.exports.is_empty() {
         return Err(in_use(id, volume.exports.keys().collect()));
     }

@@ -26,6 +26,7 @@ pub(crate) use group::{handle as group_handle, member as group_member};
 pub use metadata::SnapshotMetadata;
 #[cfg(test)]
 pub(crate) use snapshot::handle as snapshot_handle;
+pub(crate) use wrong::unfinished;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     gate: Gate,
     quirk: Option<Quirk>,
     starved: wrong::Starved,
+    forgotten: wrong::Forgotten,
 }
 
 impl Controller {
@@ -77,6 +79,7 @@ impl Controller {
             gate: Gate::default(),
             quirk,
             starved: wrong::Starved::default(),
+            forgotten: wrong::Forgotten::default(),
         }))
     }
 
@@ -112,8 +115,8 @@ impl Core {
             .await
             .map_err(|error| refuse::pool("looking for the volume", &error))?;
         match found {
-            Some(volume) => Ok((self.adopt(volume), true)),
-            None => Err(Status::not_found(format!("volume {id} does not exist"))),
+            Some(volume) if !self.forgotten.has(id) => Ok((self.adopt(volume), true)),
+            _ => Err(Status::not_found(format!("volume {id} does not exist"))),
         }
     }
 
@@ -198,7 +201,10 @@ impl controller_server::Controller for Controller {
         &self,
         request: Request<csi::CreateVolumeRequest>,
     ) -> Result<Response<csi::CreateVolumeResponse>, Status> {
-        let volume = create::call(&self.0, taken(request)).await?;
+        let request = taken(request);
+        let told = wrong::told(&self.0, &request.secrets);
+        let mut volume = create::call(&self.0, request).await?;
+        volume.volume_context.extend(told);
         Ok(Response::new(csi::CreateVolumeResponse { volume: Some(volume) }))
     }
 

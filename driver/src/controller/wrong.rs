@@ -2,7 +2,7 @@
 //!
 //! Nothing here is reached without one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +11,10 @@ use wavetank_proto::csi::v1 as csi;
 
 use super::Core;
 use super::create::{finish, handle, intended, make, repeat, size_of, type_name};
+use crate::ledger::Tables;
 use crate::pool::{NewSnapshot, Source};
-use crate::records::{PublicationPhase, PublicationRecord, VolumePhase, VolumeRecord, VolumeRequest};
+use crate::quirk::Quirk;
+use crate::records::{PublicationPhase, PublicationRecord, StagedPhase, VolumePhase, VolumeRecord, VolumeRequest};
 use crate::refuse;
 use crate::units::{Bytes, NodeId, PublishContext, SnapshotId, VolumeId};
 
@@ -35,6 +37,16 @@ impl Starved {
             return Err(Status::unavailable(format!("node {node} is backing off")));
         }
         Ok(())
+    }
+}
+
+/// Volumes that an earlier process knew.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten(Mutex<BTreeSet<VolumeId>>);
+
+impl Forgotten {
+    pub(super) fn has(&self, id: &VolumeId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 }
 
@@ -92,6 +104,25 @@ pub(super) async fn create_and_wait(
     finish(&core, &id, record).await
 }
 
+/// The secrets that end up among a volume's attributes.
+pub(super) fn told(core: &Core, secrets: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    if core.has(Quirk::SecretsInContext) {
+        secrets.clone()
+    } else {
+        BTreeMap::new()
+    }
+}
+
+/// Did an earlier life leave something unfinished?
+pub(crate) fn unfinished(tables: &Tables) -> bool {
+    let mut volumes = tables.volumes.values();
+    let mut publications = tables.publications.values();
+    let mut staged = tables.staged.values();
+    volumes.any(|record| record.phase != VolumePhase::Ready)
+        || publications.any(|record| record.phase != PublicationPhase::Published)
+        || staged.any(|record| record.phase != StagedPhase::Staged)
+}
+
 /// Cuts the snapshot that a copy could be made of.
 pub(super) async fn cut_for_copy(core: &Core, id: &VolumeId, record: &VolumeRecord) -> Result<(), Status> {
     let source = record.request.as_ref().and_then(|request| request.source.as_ref());
@@ -135,7 +166,10 @@ impl Core {
         }
     }
 
+    /// Volumes are known from what the process remembers, and it remembers nothing.
     pub(super) async fn forget_everything(&self) {
+        let known = self.ledger.read(|tables| tables.volumes.keys().cloned().collect());
+        *self.forgotten.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
         let forgotten = self.ledger.update(|draft| {
             for (volume, node) in draft.tables.publications.keys() {
                 draft.publication(volume, node, None);

@@ -187,7 +187,9 @@ impl Inner {
 
     fn mkfs(&self, device: &DevicePath, new: &NewFs) -> HostResult<()> {
         file_systems::refuse_shown(device)?;
-        refuse_unless_blank(device, &self.probe(device)?)?;
+        if !new.forced {
+            refuse_unless_blank(device, &self.probe(device)?)?;
+        }
         drop(loops::open_alone(device)?);
         mark(device)?;
         let made = file_systems::make(device.as_str(), new);

@@ -242,7 +242,7 @@ impl Host for MemoryHost {
         let Some(holds) = world.holds(device) else {
             return gone(device);
         };
-        if *holds != Probe::Blank {
+        if *holds != Probe::Blank && !fs.forced {
             return refused(HostErrorKind::Exists, format!("{device} holds {holds:?}"));
         }
         *holds = Probe::FileSystem {

@@ -113,9 +113,11 @@ impl Core {
         asked: Option<FsKind>,
         device: &DevicePath,
     ) -> Result<(FsKind, bool), Status> {
-        let mut probe = self.host().probe(device).await;
+        let probe = self.host().probe(device).await;
         if probe.is_err() && self.has(Quirk::UnreadableMeansBlank) {
-            probe = Ok(Probe::Blank);
+            return self
+                .format(volume, device, asked.unwrap_or(self.config.default_fs))
+                .await;
         }
         match probe.map_err(|error| refuse::host("reading the device", &error))? {
             Probe::Blank if !record.may_format() => Err(blank()),
@@ -294,6 +296,7 @@ pub(crate) fn new_fs(volume: &VolumeId, kind: FsKind) -> NewFs {
         kind,
         label: blake3::hash(volume.as_str().as_bytes()).to_hex()[..12].to_owned(),
         uuid: uuid_of(volume, ""),
+        forced: false,
     }
 }
 

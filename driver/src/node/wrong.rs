@@ -9,10 +9,10 @@ use tonic::Status;
 
 use super::Core;
 use super::device::new_fs;
-use crate::host::{HostResult, Mount};
+use crate::host::{HostResult, Mount, NewFs};
 use crate::records::StagedRecord;
 use crate::refuse;
-use crate::units::{Bytes, DevicePath, VolumeId};
+use crate::units::{Bytes, DevicePath, FsKind, VolumeId};
 
 /// What a wrong driver remembers in memory.
 #[derive(Debug, Default)]
@@ -30,6 +30,14 @@ impl Memory {
             return Err(Status::internal(format!("the device of volume {volume} is not there")));
         }
         Ok(())
+    }
+}
+
+/// A file system over whatever is there.
+fn over(volume: &VolumeId, kind: FsKind) -> NewFs {
+    NewFs {
+        forced: true,
+        ..new_fs(volume, kind)
     }
 }
 
@@ -55,8 +63,19 @@ impl Core {
     }
 
     pub(super) async fn format_and_mount(&self, volume: &VolumeId, mount: &Mount) -> HostResult<()> {
-        self.host().mkfs(&mount.device, &new_fs(volume, mount.kind)).await?;
+        self.host().mkfs(&mount.device, &over(volume, mount.kind)).await?;
         self.host().mount(mount).await
+    }
+
+    pub(super) async fn format(
+        &self,
+        volume: &VolumeId,
+        device: &DevicePath,
+        kind: FsKind,
+    ) -> Result<(FsKind, bool), Status> {
+        let made = self.host().mkfs(device, &over(volume, kind)).await;
+        made.map_err(|error| refuse::host("making the file system", &error))?;
+        Ok((kind, false))
     }
 
     pub(super) async fn grow_then_rescan(&self, record: &StagedRecord, device: &DevicePath) -> Result<Bytes, Status> {

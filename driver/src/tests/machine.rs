@@ -267,7 +267,7 @@ impl Host for Outside {
         self.host("mkfs", |world| {
             let size = world.size_of(device)?;
             let holds = world.holds(device)?;
-            if *holds != Probe::Blank {
+            if *holds != Probe::Blank && !fs.forced {
                 return refuse(HostErrorKind::Exists);
             }
             let (uuid, label) = (fs.uuid.clone(), fs.label.clone());

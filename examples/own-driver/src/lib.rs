@@ -182,6 +182,7 @@ impl Node for Own {
                 kind: FsKind::Ext4,
                 label: String::new(),
                 uuid: request.volume_id.clone(),
+                forced: false,
             };
             host.mkfs(&device, &fs).await.map_err(failed)?;
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use wavetank_sim::play::{Options, play};
 use wavetank_sim::scenario::load;
+use wavetank_sim::trace::Token;
 
 #[test]
 fn every_scenario_holds() {
@@ -16,11 +17,13 @@ fn every_scenario_holds() {
             };
             options.drivers.insert(own_driver::NAME.into(), own_driver::factory());
             let report = play(scenario, &options);
+            let (file, token) = (scenario.places.file().unwrap_or_default(), Token::new(scenario, seed));
             assert!(
                 report.verdict.held(),
-                "{} with seed {seed}: {:#?}",
+                "{}: {:#?}\n{:#?}\nagain: cargo run -- run {file} --seed {seed}\ntoken: {token}",
                 report.scenario,
-                report.verdict
+                report.verdict,
+                report.violations
             );
         }
     }

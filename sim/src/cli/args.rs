@@ -104,7 +104,7 @@ pub(super) struct RunArgs {
     pub on: NodesArgs,
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub format: Format,
+    pub format: RunFormat,
     /// Show only what concerns this object and what belongs to it, e.g. `pvc/data`, `pod/web`, `node/node-1`. Can be given several times.
     #[arg(long, value_name = "KIND/NAME")]
     pub follow: Vec<Follow>,
@@ -133,7 +133,7 @@ impl RunArgs {
             on: NodesArgs::default(),
             token: Some(token),
             mutant: None,
-            format,
+            format: format.into(),
             follow: Vec::new(),
             verbose: false,
             quiet: false,
@@ -174,6 +174,28 @@ pub(super) enum Format {
     Text,
     /// For machines: one JSON object in a line (docs/trace.md).
     Json,
+}
+
+/// How runs are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RunFormat {
+    /// For people: aligned and coloured.
+    Text,
+    /// For machines: one JSON object in a line (docs/trace.md).
+    Json,
+    /// Annotations of a GitHub workflow.
+    Github,
+    /// JUnit XML.
+    Junit,
+}
+
+impl From<Format> for RunFormat {
+    fn from(format: Format) -> RunFormat {
+        match format {
+            Format::Text => RunFormat::Text,
+            Format::Json => RunFormat::Json,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

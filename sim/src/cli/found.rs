@@ -70,6 +70,10 @@ impl<'a> Printed<'a> {
                 violation(out, scenario, found)?;
             }
         }
+        for (scenario, what) in self.report.never() {
+            writeln!(out)?;
+            writeln!(out, "{BAD}NEVER SEEN{BAD:#} in {}: {what}", scenario.name)?;
+        }
         let mut coverage = Coverage::default();
         self.report.scenarios.iter().for_each(|s| coverage.merge(&s.coverage));
         writeln!(out)?;
@@ -133,7 +137,7 @@ impl<'a> Printed<'a> {
             let coverage = &scenario.coverage;
             let line = json!({
                 "type": "scenario", "scenario": scenario.name, "file": scenario.file, "digest": scenario.digest, "runs": scenario.runs,
-                "exhausted": scenario.exhausted, "statuses": scenario.statuses, "broken": scenario.broken,
+                "exhausted": scenario.exhausted, "statuses": scenario.statuses, "broken": scenario.broken, "sometimes": scenario.sometimes,
                 "coverage": {
                     "sites": coverage.sites.len(), "offered": coverage.offered.len(), "struck": coverage.struck.len(),
                     "moments": coverage.moments.len(), "transitions": coverage.transitions, "neverSeen": coverage.never_seen(),
@@ -159,17 +163,15 @@ impl<'a> Printed<'a> {
     fn github(&self, out: &mut dyn Write) -> io::Result<()> {
         for (scenario, found) in self.report.violations() {
             let text = plain_violation(scenario, found);
-            let file = scenario
-                .file
-                .as_deref()
-                .map(|file| format!("file={},", escape(file, true)));
             let title = format!("{} is broken in {}", found.finding.promise, scenario.name);
-            writeln!(
+            annotation(out, scenario.file.as_deref(), &title, &text)?;
+        }
+        for (scenario, what) in self.report.never() {
+            annotation(
                 out,
-                "::error {}title={}::{}",
-                file.unwrap_or_default(),
-                escape(&title, true),
-                escape(&text, false)
+                scenario.file.as_deref(),
+                &format!("never seen in {}", scenario.name),
+                what,
             )?;
         }
         let mut line = Vec::new();
@@ -181,6 +183,13 @@ impl<'a> Printed<'a> {
             escape(line.trim_end(), false)
         )
     }
+}
+
+/// An error as GitHub's workflow commands take it.
+pub(super) fn annotation(out: &mut dyn Write, file: Option<&str>, title: &str, text: &str) -> io::Result<()> {
+    let file = file.map(|file| format!("file={},", escape(file, true)));
+    let (title, text) = (escape(title, true), escape(text, false));
+    writeln!(out, "::error {}title={title}::{text}", file.unwrap_or_default())
 }
 
 /// Text as GitHub's workflow commands take it.
@@ -317,6 +326,9 @@ fn junit(report: &Report) -> String {
                 .set_type(first.finding.promise.as_str())
                 .set_message(first.finding.text.as_str())
                 .set_description(all.join("\n\n"));
+        } else if let Some((_, what)) = report.never().find(|(of, _)| of.name == scenario.name) {
+            status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_type("sometimes").set_message(format!("never seen: {what}"));
         }
         let mut case = TestCase::new(scenario.name.as_str(), status);
         case.set_classname("wavetank.explore");

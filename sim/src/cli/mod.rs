@@ -15,6 +15,7 @@ mod progress;
 mod replay;
 mod report;
 mod sites;
+mod told;
 mod vm;
 mod watch;
 

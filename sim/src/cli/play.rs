@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::args::{Format, RunArgs, mutant};
+use super::args::{RunArgs, RunFormat, mutant};
 use super::progress::Progress;
 use super::report::{Outcome, Printer, Told};
 use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, driver, load};
@@ -35,7 +35,7 @@ struct Plan {
     outside: Option<Arc<socket::Outside>>,
     /// The profile of the outside driver, as the user spells it.
     profile: Option<String>,
-    format: Format,
+    format: RunFormat,
     /// How a trace is rendered; `None` when it is not.
     text: Option<TextOptions>,
     digest: bool,
@@ -56,9 +56,10 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         .unwrap_or(usize::MAX)
         .saturating_mul(scenarios.len());
     let follows = !args.follow.is_empty();
-    let wanted = runs == 1 || follows || args.verbose || args.format == Format::Json;
+    let for_people = matches!(args.format, RunFormat::Text | RunFormat::Json);
+    let wanted = runs == 1 || follows || args.verbose || args.format == RunFormat::Json;
     let plan = Plan {
-        text: (wanted && !args.no_trace && !args.quiet).then(|| TextOptions {
+        text: (wanted && for_people && !args.no_trace && !args.quiet).then(|| TextOptions {
             verbose: args.verbose,
             follow: args.follow.clone(),
         }),
@@ -292,8 +293,10 @@ impl Plan {
         outcome.digest = self.digest.then(|| trace.digest());
         let Some(options) = &self.text else { return };
         let written = match self.format {
-            Format::Text => trace::text::write(&mut outcome.trace, trace, options),
-            Format::Json => trace::json::write(&mut outcome.trace, trace, &options.follow),
+            RunFormat::Text | RunFormat::Github | RunFormat::Junit => {
+                trace::text::write(&mut outcome.trace, trace, options)
+            }
+            RunFormat::Json => trace::json::write(&mut outcome.trace, trace, &options.follow),
         };
         written.expect("memory takes every byte");
         let strangers = trace::strangers(&options.follow, trace.records());

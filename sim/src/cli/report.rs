@@ -7,7 +7,9 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
-use super::args::{Format, RunArgs};
+use super::args::{RunArgs, RunFormat};
+use super::told;
+use crate::explore::story;
 use crate::oracles::Violation;
 use crate::play::{Aftermath, Verdict, worst};
 use crate::trace::{self, Token, Trace, VERSION, json::SCHEMA, text::cut};
@@ -99,7 +101,8 @@ impl Told {
 
 /// Prints outcomes as they come, in order, and remembers what the summary needs.
 pub(super) struct Printer {
-    format: Format,
+    format: RunFormat,
+    suite: told::Suite,
     quiet: bool,
     runs: usize,
     seeds: bool,
@@ -119,6 +122,7 @@ impl Printer {
     pub fn new<'a>(args: &RunArgs, runs: usize, names: impl Iterator<Item = &'a str>) -> Printer {
         Printer {
             format: args.format,
+            suite: told::Suite::default(),
             quiet: args.quiet,
             runs,
             seeds: args.seeds.is_some(),
@@ -144,10 +148,12 @@ impl Printer {
             entry.0 += 1;
         }
         match self.format {
-            Format::Json => json_run(out, &outcome)?,
-            Format::Text if self.quiet && outcome.verdict.held() => {}
-            Format::Text if self.runs == 1 => one(out, &outcome)?,
-            Format::Text => self.one_of_many(out, &outcome)?,
+            RunFormat::Json => json_run(out, &outcome)?,
+            RunFormat::Github => told::github(out, &outcome)?,
+            RunFormat::Junit => self.suite.add(&outcome),
+            RunFormat::Text if self.quiet && outcome.verdict.held() => {}
+            RunFormat::Text if self.runs == 1 => one(out, &outcome)?,
+            RunFormat::Text => self.one_of_many(out, &outcome)?,
         }
         if applies && !outcome.verdict.held() && self.runs > 1 {
             self.failed.push(Outcome {
@@ -186,7 +192,7 @@ impl Printer {
     /// Prints what failed and how to see it again, and how many held. Nothing for a single run, whose verdict says it all.
     pub fn summary(&self, out: &mut dyn Write, interrupted: bool) -> io::Result<()> {
         let done: usize = self.statuses.values().sum();
-        if self.format == Format::Json {
+        if self.format == RunFormat::Json {
             let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
             let line = json!({
                 "type": "summary", "runs": self.runs, "done": done, "held": of(0) - self.not_applicable, "failed": of(1),
@@ -194,6 +200,14 @@ impl Printer {
                 "interrupted": interrupted,
             });
             return writeln!(out, "{line}");
+        }
+        if self.format == RunFormat::Junit {
+            return writeln!(out, "{}", self.suite.xml());
+        }
+        if self.format == RunFormat::Github {
+            let held = self.statuses.get(&0).copied().unwrap_or(0) - self.not_applicable;
+            let text = format!("{held} of {} {} held", self.runs, plural(self.runs, "run"));
+            return writeln!(out, "::notice title=wavetank run::{text}");
         }
         if self.runs == 1 {
             return match interrupted {
@@ -307,6 +321,13 @@ fn one(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
         outcome.name
     )?;
     details(out, outcome)
+}
+
+/// What was not as it should be, and how to see it again, without colours.
+pub(super) fn plain(outcome: &Outcome) -> String {
+    let mut text = Vec::new();
+    details(&mut text, outcome).expect("memory takes every line");
+    story::plain(&String::from_utf8_lossy(&text)).trim().to_owned()
 }
 
 /// What was not as it should be, and how to see it again.

@@ -116,7 +116,7 @@ impl Campaign {
 
     /// Explores. `watch` is asked several times a second whether to go on.
     pub fn run(&self, watch: &mut dyn FnMut(&Standing) -> Go) -> Report {
-        let (work, done) = start(self.jobs.max(1), &self.entries);
+        let (work, done) = start(self.jobs.max(1), &self.entries, self.mutant.is_some());
         let lanes = self.entries.iter().map(|entry| Lane::new(self, entry)).collect();
         let mut course = Course {
             campaign: self,
@@ -135,7 +135,7 @@ impl Campaign {
     }
 }
 
-fn start(jobs: usize, entries: &[Entry]) -> (Sender<Job>, Receiver<Work>) {
+fn start(jobs: usize, entries: &[Entry], infected: bool) -> (Sender<Job>, Receiver<Work>) {
     let (work, jobs_heard) = mpsc::channel();
     let (tell, done) = mpsc::channel();
     let heard = Arc::new(Mutex::new(jobs_heard));
@@ -145,6 +145,7 @@ fn start(jobs: usize, entries: &[Entry]) -> (Sender<Job>, Receiver<Work>) {
                 .iter()
                 .map(|entry| (Arc::clone(&entry.subject), Arc::default()))
                 .collect(),
+            infected,
             heard: Arc::clone(&heard),
             tell: tell.clone(),
         };
@@ -231,6 +232,7 @@ impl Lane {
         }
         let report = &mut self.report;
         report.runs += 1;
+        report.see(&played.sometimes);
         report.coverage.add(&played.notes, &played.features);
         if report.runs.is_power_of_two() {
             report.growth.push(growth(report.runs, &report.coverage));
@@ -349,6 +351,7 @@ impl Course<'_> {
                 let (entry, lane) = (&campaign.entries[nth], &mut self.lanes[nth]);
                 let survey = Survey::new(&entry.digest, played.notes.kept.clone());
                 lane.report.coverage.survey(&survey);
+                lane.report.see(&played.sometimes);
                 lane.strategy = Some(campaign.strategy.build(&survey));
                 if !played.findings.is_empty() {
                     // What breaks without any fault needs no storm.

@@ -101,6 +101,9 @@ pub struct ScenarioReport {
     pub statuses: BTreeMap<u8, u64>,
     /// Runs by broken promise.
     pub broken: BTreeMap<String, u64>,
+    /// What the scenario says must be seen sometimes, and whether a run has seen it.
+    #[serde(default)]
+    pub sometimes: BTreeMap<String, bool>,
     /// The first violation of each promise.
     pub violations: Vec<Found>,
     /// What was reached.
@@ -183,7 +186,18 @@ impl Report {
 
     /// The exit status.
     pub fn status(&self) -> u8 {
-        worst(self.violations().map(|(_, found)| found.finding.status))
+        let never = self.never().map(|_| 1).take(1);
+        worst(self.violations().map(|(_, found)| found.finding.status).chain(never))
+    }
+
+    /// What was to be seen sometimes, and never was: scenario and condition. Nothing while shards are missing: another may have seen it.
+    pub fn never(&self) -> impl Iterator<Item = (&ScenarioReport, &str)> {
+        let whole = self.missing().is_empty();
+        let played = self.scenarios.iter().filter(move |scenario| whole && scenario.runs > 0);
+        played.flat_map(|scenario| {
+            let never = scenario.sometimes.iter().filter(|(_, seen)| !**seen);
+            never.map(move |(what, _)| (scenario, what.as_str()))
+        })
     }
 
     /// The parts of the campaign that are missing.
@@ -243,8 +257,18 @@ impl ScenarioReport {
         self.violations.iter().map(move |found| (self, found))
     }
 
+    /// Notes what a run has seen of what must be seen sometimes.
+    pub fn see(&mut self, sometimes: &[(String, bool)]) {
+        for (what, seen) in sometimes {
+            *self.sometimes.entry(what.clone()).or_default() |= seen;
+        }
+    }
+
     fn merge(&mut self, other: ScenarioReport) {
         self.runs += other.runs;
+        for (what, seen) in other.sometimes {
+            *self.sometimes.entry(what).or_default() |= seen;
+        }
         self.exhausted &= other.exhausted;
         for (status, runs) in other.statuses {
             *self.statuses.entry(status).or_default() += runs;

@@ -143,6 +143,8 @@ pub struct Played {
     pub struck: Vec<Strike>,
     /// Broken promises, in order.
     pub findings: Vec<Finding>,
+    /// What the scenario says must be seen sometimes, and whether it was.
+    pub sometimes: Vec<(String, bool)>,
     /// What coverage counts.
     pub features: Features,
     /// The digest of the trace, if the trace was kept.
@@ -152,6 +154,11 @@ pub struct Played {
 }
 
 impl Played {
+    /// Leaves out what `honest`, the same run without the bug, breaks as well.
+    pub fn less(&mut self, honest: &Played) {
+        self.findings.retain(|finding| honest.broke(&finding.promise).is_none());
+    }
+
     /// The finding about this promise.
     pub fn broke(&self, promise: &str) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.promise == promise)
@@ -221,6 +228,7 @@ impl Subject for Tank {
             Ok(report) => {
                 result.features = Features::of(&report.trace, &result.notes);
                 result.findings = findings(&report);
+                result.sometimes.clone_from(&report.sometimes);
                 result.struck = if report.struck.is_empty() {
                     result.notes.strikes.clone()
                 } else {

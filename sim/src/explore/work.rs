@@ -63,6 +63,8 @@ impl Job {
 /// One thread.
 pub(super) struct Worker {
     pub subjects: Vec<(Arc<dyn Subject>, Memory)>,
+    /// Whether a bug is switched on: what the honest cluster breaks as well then proves nothing.
+    pub infected: bool,
     pub heard: Arc<Mutex<Receiver<Job>>>,
     pub tell: Sender<Work>,
 }
@@ -80,7 +82,9 @@ impl Worker {
         match job {
             Job::Survey { lane } => {
                 let (subject, told) = &self.subjects[lane];
-                Work::Surveyed(lane, Box::new(subject.play(survey_run(), told)))
+                let mut played = subject.play(survey_run(), told);
+                self.compare(&**subject, &mut played);
+                Work::Surveyed(lane, Box::new(played))
             }
             Job::Play { lane, nth, plan, twice } => {
                 let (subject, told) = &self.subjects[lane];
@@ -93,6 +97,7 @@ impl Worker {
                     again(&**subject, told, &mut played);
                 }
                 played.report = None;
+                self.compare(&**subject, &mut played);
                 Work::Played(lane, nth, Box::new(played))
             }
             Job::Shrink {
@@ -106,6 +111,19 @@ impl Worker {
                 let shrunk = made_small(&**subject, told, &found, mutant, budget);
                 Work::Shrunk(lane, place, shrunk.map(Box::new))
             }
+        }
+    }
+}
+
+impl Worker {
+    fn compare(&self, subject: &dyn Subject, played: &mut Played) {
+        if !self.infected || played.findings.is_empty() {
+            return;
+        }
+        let honest = subject.scenario().and_then(|scenario| subject.with(scenario, true));
+        if let Some(honest) = honest {
+            let run = Run::pinned(played.seed, played.struck.clone());
+            played.less(&honest.play(run, &Memory::default()));
         }
     }
 }

@@ -296,7 +296,7 @@ impl Kernel {
 
     /// Makes a file system on a blank device.
     pub(super) fn mkfs(&mut self, path: &DevicePath, new: &NewFs) -> Result<(), Errno> {
-        let blank = self.probe(path)? == Probe::Blank;
+        let blank = new.forced || self.probe(path)? == Probe::Blank;
         if self.device_in_use(path) {
             return Err(Errno::Busy);
         }

@@ -5,7 +5,7 @@ use wavetank_driver::Quirk;
 use super::{Mutant, Place, Wrong};
 
 /// The patterns that real bugs of storage drivers and of Kubernetes storage follow, from 1.
-pub const PATTERNS: [&str; 12] = [
+pub const PATTERNS: [&str; 13] = [
     "the repeat takes another path than the first call",
     "OK is said before the effect, or without it",
     "the caller's patience ends and the work does not",
@@ -18,6 +18,7 @@ pub const PATTERNS: [&str; 12] = [
     "nobody is left to finish",
     "an expansion loses its second half",
     "repetition without bound",
+    "what was confided is told, or lost on the way",
 ];
 
 const fn driver(quirk: Quirk, pattern: usize, scenarios: &'static [&'static str]) -> Mutant {
@@ -43,7 +44,6 @@ const ONLINE: &str = "expand/online";
 const INLINE: &str = "ephemeral/inline";
 const SHARED: &str = "attach/read-write-many";
 const BACK: &str = "attach/there-and-back";
-const MOVES: &str = "data/moves-through-nodes";
 
 /// The catalogue.
 pub static MUTANTS: &[Mutant] = &[
@@ -60,29 +60,34 @@ pub static MUTANTS: &[Mutant] = &[
     driver(Quirk::DeleteBelievesBackend, 2, &[SIMPLE]),
     driver(Quirk::AttachResultIgnored, 2, &[SIMPLE]),
     driver(Quirk::DetachErrorDropped, 2, &[SIMPLE]),
-    driver(Quirk::PublishOkWithoutMount, 2, &[MOVES, SIMPLE]),
-    driver(Quirk::UnstageErrorDropped, 2, &[SIMPLE]),
-    driver(Quirk::ExpandBelievesTarget, 2, &[ONLINE]),
-    driver(Quirk::DetachAnsweredEarly, 2, &[BACK]),
-    driver(Quirk::CreateLoserDeletesWinner, 3, &[SIMPLE]),
-    driver(Quirk::CreateLeaksOnDoubt, 3, &["provision/changed-their-mind"]),
-    driver(Quirk::LateDetachFires, 3, &[BACK]),
     driver(
-        Quirk::OppositeCallsOverlap,
-        3,
-        &["provision/changed-their-mind", SIMPLE],
+        Quirk::PublishOkWithoutMount,
+        2,
+        &["faults/mount-fails-while-publishing"],
     ),
+    driver(Quirk::UnstageErrorDropped, 2, &[SIMPLE]),
+    driver(
+        Quirk::ExpandBelievesTarget,
+        2,
+        &["faults/expansion-slower-than-the-caller"],
+    ),
+    driver(Quirk::DetachAnsweredEarly, 2, &[BACK]),
+    driver(
+        Quirk::CreateLoserDeletesWinner,
+        3,
+        &["faults/creation-overtaken-by-its-repeat"],
+    ),
+    driver(Quirk::CreateLeaksOnDoubt, 3, &["faults/creation-in-doubt"]),
+    driver(Quirk::LateDetachFires, 3, &["faults/detach-fails-once"]),
+    driver(Quirk::OppositeCallsOverlap, 3, &["faults/unstage-outlives-its-caller"]),
     driver(Quirk::RecordWrittenLate, 4, &[SIMPLE]),
     driver(Quirk::InterruptedCreateBelieved, 4, &[SIMPLE]),
     driver(Quirk::InterruptedAttachBelieved, 4, &[SIMPLE]),
-    driver(Quirk::RestartForgets, 4, &[SIMPLE]),
-    driver(Quirk::UnreadableMeansBlank, 5, &[MOVES]),
-    driver(Quirk::MountErrorFormats, 5, &[MOVES]),
-    driver(
-        Quirk::UnreachableMeansGone,
-        5,
-        &["binding/static-volume-with-policy-delete"],
-    ),
+    driver(Quirk::RestartForgets, 4, &["restart/driver-between-claim-and-pod"]),
+    driver(Quirk::LeftoversStopStart, 4, &[SIMPLE]),
+    driver(Quirk::UnreadableMeansBlank, 5, &["faults/device-cannot-be-read"]),
+    driver(Quirk::MountErrorFormats, 5, &["faults/mount-refused"]),
+    driver(Quirk::UnreachableMeansGone, 5, &["faults/storage-away-while-deleting"]),
     driver(Quirk::DeviceMixedUp, 6, &["provision/two-claims-of-a-pod"]),
     driver(Quirk::DeviceLeftOnUnstage, 6, &[SIMPLE]),
     driver(Quirk::DriverDetachesOthers, 7, &[SHARED]),
@@ -100,18 +105,22 @@ pub static MUTANTS: &[Mutant] = &[
         10,
         &["limits/driver-restarts-on-a-busy-node"],
     ),
-    driver(Quirk::ExpandRetryDropsNodeFlag, 11, &[ONLINE]),
-    driver(Quirk::RestartBreaksExpand, 11, &[ONLINE]),
+    driver(Quirk::ExpandRetryDropsNodeFlag, 11, &["faults/expand-answer-lost"]),
+    driver(Quirk::RestartBreaksExpand, 11, &["expand/after-the-driver-restarted"]),
     driver(Quirk::InnerLayerNotGrown, 11, &["secrets/encrypted-volume"]),
     driver(Quirk::GrowBeforeRescan, 11, &[ONLINE]),
     driver(Quirk::CopyNotGrown, 11, &[LARGER]),
-    driver(Quirk::ExpandStuckAfterFailure, 11, &[ONLINE]),
+    driver(Quirk::ExpandStuckAfterFailure, 11, &["faults/expansion-cut-short"]),
     driver(Quirk::PublishStacksMounts, 12, &["shapes/republished-for-hours"]),
     driver(Quirk::ListForgetsNodes, 12, &["lifecycle/an-hour-in-use"]),
     cluster(Wrong::DetachesInUse, 3, &[SIMPLE]),
     cluster(Wrong::ForgetsUncertainCreate, 3, &["provision/changed-their-mind"]),
     cluster(Wrong::UncertainMeansUnmounted, 3, &["errors/stage-uncertain", SIMPLE]),
-    cluster(Wrong::FailedUnstageMeansStaged, 3, &[BACK]),
+    cluster(
+        Wrong::FailedUnstageMeansStaged,
+        3,
+        &["errors/unstage-fails-and-the-next-pod-comes"],
+    ),
     cluster(
         Wrong::RestartForgetsAttachments,
         4,
@@ -130,13 +139,15 @@ pub static MUTANTS: &[Mutant] = &[
     cluster(Wrong::SkipsUnstage, 10, &[SIMPLE]),
     cluster(Wrong::KeepsFinalizer, 10, &[SIMPLE]),
     cluster(Wrong::DeleteNotRetried, 10, &[SIMPLE]),
-    cluster(Wrong::ProvisioningStops, 10, &[SIMPLE]),
+    cluster(Wrong::ProvisioningStops, 10, &["faults/creation-refused-once"]),
     cluster(Wrong::FinalizerConflictLost, 10, &[SIMPLE]),
-    cluster(Wrong::ForgetsExpansion, 11, &[ONLINE]),
+    cluster(Wrong::ForgetsExpansion, 11, &["expand/errors-on-both-sides"]),
     cluster(Wrong::SkipsNode, 11, &[ONLINE]),
     cluster(Wrong::ExpansionMissed, 11, &[ONLINE]),
-    cluster(Wrong::NoBackOff, 12, &["provision/refused-for-a-while"]),
-    cluster(Wrong::OwnErrorsWakeIt, 12, &["attach/refused-for-a-while"]),
+    cluster(Wrong::NoBackOff, 12, &["errors/refused-until-healed"]),
+    cluster(Wrong::OwnErrorsWakeIt, 12, &["errors/refused-until-healed"]),
+    driver(Quirk::SecretsInContext, 13, &["secrets/of-a-class"]),
+    cluster(Wrong::DropsPublishContext, 13, &[SIMPLE]),
 ];
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ wrongs! {
     ErrorMeansDetached = "error-means-detached", "attacher", "S20";
     /// Its own error messages make it try again at once.
     OwnErrorsWakeIt = "own-errors-wake-it", "attacher", "S44";
+    /// An attachment is written down without what the driver said about it.
+    DropsPublishContext = "drops-publish-context", "attacher", "H278";
     /// Its finalizer never leaves a volume.
     KeepsFinalizer = "keeps-finalizer", "attacher", "S22";
     /// It takes an expansion for finished when the controller's part is.

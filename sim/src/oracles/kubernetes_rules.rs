@@ -6,7 +6,7 @@
 //! *Source*: Kubernetes 1.36: kubelet `WaitForAttachAndMount`; "Storage Object in Use Protection"; the binder ("once bound, PersistentVolumeClaim binds are
 //! exclusive"); attach-detach controller, `isMultiAttachForbidden`.
 //!
-//! *Mutant*: wrong controllers; the unit test tampers with a claim.
+//! *Mutant*: `attaches-twice` (K22), `finalizer-conflict-lost` (S43); the unit test tampers with a claim.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
@@ -50,6 +50,7 @@ impl Oracle for KubernetesRules {
                 (Some(Object::PersistentVolumeClaim(before)), Object::PersistentVolumeClaim(after)) => {
                     rebound(before, after).or_else(|| unprotected(before, after, &record.process, view))
                 }
+                (None, Object::VolumeAttachment(attachment)) => twice(attachment, view),
                 (_, Object::VolumeAttachment(attachment)) if fields::is_attached(attachment) => twice(attachment, view),
                 _ => None,
             },
@@ -142,8 +143,9 @@ fn unprotected(
     ))
 }
 
-/// A volume for one node that is attached: is it attached elsewhere, too?
+/// A volume for one node that is attached, or is to be: is it attached elsewhere, too?
 fn twice(attachment: &VolumeAttachment, view: &View<'_>) -> Option<(String, String)> {
+    let planned = !fields::is_attached(attachment);
     let name = fields::attachment_volume(attachment);
     let volume = view.cluster.get::<PersistentVolume>(&ObjKey::cluster(name))?;
     let many = fields::volume_modes(volume).iter().any(|mode| mode.ends_with("Many"));
@@ -155,14 +157,18 @@ fn twice(attachment: &VolumeAttachment, view: &View<'_>) -> Option<(String, Stri
             && other.spec.node_name != attachment.spec.node_name
             && fields::is_attached(other)
             && !is_uncertain(other, view)
+            // While it is being given up, Kubernetes goes ahead elsewhere, and the attacher sees to the order.
+            && !(planned && fields::is_deleting(&other.metadata))
     })?;
     let claim = fields::volume_claim_key(volume);
     let object = claim.map_or_else(|| format!("pv {name}"), |claim| spelled("pvc", &claim));
     Some((
         object,
         format!(
-            "is attached to {} and to {} at once",
-            other.spec.node_name, attachment.spec.node_name
+            "{} to {} while it is attached to {}",
+            if planned { "is to be attached" } else { "is attached" },
+            attachment.spec.node_name,
+            other.spec.node_name
         ),
     ))
 }

@@ -10,7 +10,7 @@
 //!
 //! Blind spot: drivers that keep their volumes elsewhere than in the tank's storage system are judged by the mount tables alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wavetank_driver::{NodeId, VolumeId};
 use wavetank_proto::csi::v1::volume_capability::AccessType;
@@ -33,6 +33,8 @@ pub static PROMISE: Promise = Promise {
 pub(super) struct OkMeansDone {
     /// Drivers that keep volumes in the tank's storage system.
     stored: BTreeSet<String>,
+    /// Where volumes are staged, and in which boot of the machine, by node and staging path.
+    staged: BTreeMap<(String, String), (u64, String)>,
 }
 
 impl Oracle for OkMeansDone {
@@ -47,6 +49,7 @@ impl Oracle for OkMeansDone {
     }
 
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {
+        self.learn(record, view);
         let What::Reply {
             call,
             result: Ok(reply),
@@ -75,6 +78,59 @@ impl Oracle for OkMeansDone {
         let node = view.facts.node_of_call(&record.process, call);
         objects.extend(node.map(|node| format!("node {node}")));
         found.push(view.broken(&PROMISE, blame, text, objects));
+    }
+
+    fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
+        for ((node, path), (boots, handle)) in &self.staged {
+            let machine = view.cluster.machine(node).filter(|machine| machine.is_up());
+            let Some(machine) = machine.filter(|machine| machine.boots() == *boots) else {
+                continue;
+            };
+            if machine
+                .inventory()
+                .mounts
+                .iter()
+                .any(|mount| mount.target.as_str() == path)
+            {
+                continue;
+            }
+            let volume = view.volume(handle);
+            let text = format!(
+                "NodeStageVolume of {volume} was answered with OK and never undone, but nothing is mounted at {path}"
+            );
+            let blame = (
+                Party::Driver,
+                "CSI v1.12: what was staged stays so until NodeUnstageVolume",
+            );
+            found.push(view.broken(&PROMISE, blame, text, vec![volume, format!("node {node}")]));
+        }
+    }
+}
+
+impl OkMeansDone {
+    /// Notes what is staged from now on, and what not.
+    fn learn(&mut self, record: &Record, view: &View<'_>) {
+        let Some(node) = node_of(&record.process) else { return };
+        match &record.what {
+            What::Reply {
+                call, result: Ok(_), ..
+            } => {
+                if let CsiRequest::NodeStageVolume(request) = &call.request
+                    && !is_block(request.volume_capability.as_ref())
+                    && let Some(machine) = view.cluster.machine(node)
+                {
+                    let key = (node.to_owned(), request.staging_target_path.clone());
+                    self.staged.insert(key, (machine.boots(), request.volume_id.clone()));
+                }
+            }
+            What::Call { call, .. } => {
+                if let CsiRequest::NodeUnstageVolume(request) = &call.request {
+                    self.staged
+                        .remove(&(node.to_owned(), request.staging_target_path.clone()));
+                }
+            }
+            _ => {}
+        }
     }
 }
 

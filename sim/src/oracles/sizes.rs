@@ -5,15 +5,16 @@
 //! *Source*: CSI v1.12, `CapacityRange`, `Volume.capacity_bytes`, ControllerExpandVolume and NodeExpandVolume; Kubernetes, "Expanding Persistent Volumes
 //! Claims" (never shrinks).
 //!
-//! *Mutant*: `expand-believes-target` (D69), `inner-layer-not-grown` (D72), `grow-before-rescan` (D73), `copy-not-grown` (csi-test #325).
+//! *Mutant*: `expand-believes-target` (D69), `expand-retry-drops-node-flag` (D68), `skips-node` (S31), `inner-layer-not-grown` (D72), `grow-before-rescan` (D73), `copy-not-grown` (csi-test #325).
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::PersistentVolume;
 use wavetank_driver::VolumeId;
 use wavetank_proto::csi::v1::CapacityRange;
 
 use super::ok_means_done::is_block;
-use super::{Oracle, Party, Promise, Season, View, Violation};
+use super::{Oracle, Party, Promise, Season, State, View, Violation};
 use crate::api::{Kind, ObjKey, Object, fields};
 use crate::link::{Call, CsiReply, CsiRequest};
 use crate::trace::{Record, What};
@@ -28,12 +29,16 @@ pub static PROMISE: Promise = Promise {
 
 /// What a file system keeps for itself, at most, of its device.
 const ROUNDING: u64 = 1 << 20;
+/// What an encryption layer keeps for itself, at most.
+const LAYER: u64 = 32 << 20;
 
 /// Judges [`PROMISE`].
 #[derive(Default)]
 pub(super) struct Sizes {
     /// What CreateVolume said, by driver and handle.
     made: BTreeMap<(String, String), u64>,
+    /// Whether the node has work to do, as ControllerExpandVolume said last, by driver and handle.
+    node: BTreeMap<(String, String), bool>,
 }
 
 impl Oracle for Sizes {
@@ -73,6 +78,7 @@ impl Oracle for Sizes {
             ) =>
             {
                 found.extend(written_down(before.as_ref(), &written.object, view));
+                found.extend(self.never_grew(before.as_ref(), &written.object, view));
             }
             _ => {}
         }
@@ -102,6 +108,8 @@ impl Sizes {
             }
             (CsiRequest::ControllerExpandVolume(request), CsiReply::ControllerExpandVolume(reply)) => {
                 let said = bytes(reply.capacity_bytes);
+                let key = (call.driver.to_string(), request.volume_id.clone());
+                self.node.insert(key, reply.node_expansion_required);
                 outside(request.capacity_range.as_ref(), said).or_else(|| short(real(&request.volume_id), said))
             }
             (CsiRequest::NodeExpandVolume(request), CsiReply::NodeExpandVolume(_)) => {
@@ -121,6 +129,40 @@ impl Sizes {
             }
             _ => None,
         }
+    }
+}
+
+impl Sizes {
+    /// A claim is said to have grown: has the file system that a node has mounted?
+    fn never_grew(&self, before: Option<&Object>, after: &Object, view: &View<'_>) -> Option<Violation> {
+        let Object::PersistentVolumeClaim(claim) = after else {
+            return None;
+        };
+        let (had, has) = (before.map_or(0, capacity), capacity(after));
+        if had == 0 || has <= had || fields::claim_mode(claim) == "Block" {
+            return None;
+        }
+        let volume = ObjKey::cluster(fields::claim_volume(claim));
+        let (driver, handle) = fields::volume_handle(view.cluster.get::<PersistentVolume>(&volume)?)?;
+        let mut ways = view.facts.volume(driver, handle)?.ways.values();
+        // An idle file system may grow when it is mounted next.
+        ways.find(|way| way.staged == State::Yes)?;
+        let fs = view.cluster.storage(driver)?.file_system(&VolumeId::from(handle))?;
+        let wrong = small(fs.size.0 + LAYER, has)?;
+        let object = after.to_ref().to_string();
+        let asked = self.node.get(&(driver.to_owned(), handle.to_owned()));
+        let blame = match asked {
+            Some(false) => (
+                Party::Driver,
+                "CSI v1.12, ControllerExpandVolumeResponse: node_expansion_required says whether the node has work to do",
+            ),
+            _ => (
+                Party::Sidecar,
+                "Kubernetes, Expanding Persistent Volumes Claims: the claim has grown when its file system has",
+            ),
+        };
+        let text = format!("{object} claims {has} bytes, but {wrong}");
+        Some(view.broken(&PROMISE, blame, text, vec![object]))
     }
 }
 
@@ -176,7 +218,6 @@ fn capacity(object: &Object) -> u64 {
 }
 
 fn larger_than_real(object: &Object, has: u64, view: &View<'_>) -> Option<String> {
-    use k8s_openapi::api::core::v1::PersistentVolume;
     match object {
         Object::PersistentVolumeClaim(claim) => {
             let volume = ObjKey::cluster(fields::claim_volume(claim));

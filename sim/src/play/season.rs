@@ -10,6 +10,8 @@
 //! where nothing but the scenario's own faults struck. A scenario that brings trouble of its own has no goals after a storm, because its trouble is
 //! healed with the rest; the promises hold for it all the same.
 //!
+//! A scenario whose steps or expectations fail is healed and settled all the same: what is broken there tells more than the expectation.
+//!
 //! What follows a scenario's own end stays in the trace only where a promise breaks there.
 
 use std::time::Duration;
@@ -195,13 +197,21 @@ impl Player<'_> {
         }
         let (end, shown) = (self.now(), self.cluster.trace().records().len());
         let before = self.panel.violations().len();
-        if self.failures.is_empty() && before == 0 {
+        if before == 0 {
+            self.judge_what_failed();
             self.settle().await;
         }
         if self.panel.violations().len() == before {
             self.cluster.trace_mut().truncate(shown);
         }
         end
+    }
+
+    /// A scenario that failed ends wherever it was, with its own trouble unhealed: what is left of it is judged as after a storm.
+    fn judge_what_failed(&mut self) {
+        if !self.failures.is_empty() && self.weather == Weather::Fair {
+            self.cluster.heal_all();
+        }
     }
 
     /// Waits until all has settled and stays so for a while.

@@ -78,6 +78,7 @@ fn fs(kind: FsKind) -> NewFs {
         kind,
         label: String::new(),
         uuid: "uuid-1".into(),
+        forced: false,
     }
 }
 

@@ -71,6 +71,7 @@ async fn act(tank: &mut Tank, step: Step, sequence: u64) {
                 kind,
                 label: String::new(),
                 uuid: v.to_string(),
+                forced: false,
             };
             drop(tank.host.mkfs(&device, &fs).await);
         }

@@ -258,7 +258,8 @@ impl Sync {
             },
             Step::Attached(context) => Effect::write(self.with_status(|status| {
                 status.attached = true;
-                status.attachment_metadata = (!context.is_empty()).then(|| context.clone());
+                let told = !context.is_empty() && site.attacher.flags.wrong != Some(Wrong::DropsPublishContext);
+                status.attachment_metadata = told.then(|| context.clone());
                 status.attach_error = None;
             })),
             Step::Unpublish => site.attacher.dial.call(self.unpublish()),
