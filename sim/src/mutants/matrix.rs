@@ -60,6 +60,8 @@ pub struct Catch {
     pub finding: Finding,
     /// Whose idea the run was. `None`: the calm run, without any fault.
     pub by: Option<StrategyName>,
+    /// With which seed.
+    pub seed: u64,
     /// The faults that it takes.
     pub strikes: Vec<Strike>,
 }
@@ -151,7 +153,7 @@ impl Ground {
         let played = self.wrong.play(calm, &Arc::default());
         for finding in &played.findings {
             if !self.honest_breaks(0, &[], &finding.promise) {
-                let catch = self.caught(finding, None, Vec::new());
+                let catch = self.caught(finding, None, 0, Vec::new());
                 if finding.promise != EXPECTATIONS {
                     return Some(catch);
                 }
@@ -199,16 +201,17 @@ impl Ground {
                 promise: &finding.promise,
             };
             let shrunk = shrink(case, how.shrink, &mut trial);
-            return Some(self.caught(finding, Some(by), shrunk.case.strikes));
+            return Some(self.caught(finding, Some(by), shrunk.case.seed, shrunk.case.strikes));
         }
         None
     }
 
-    fn caught(&self, finding: &Finding, by: Option<StrategyName>, strikes: Vec<Strike>) -> Catch {
+    fn caught(&self, finding: &Finding, by: Option<StrategyName>, seed: u64, strikes: Vec<Strike>) -> Catch {
         Catch {
             scenario: self.wrong.scenario.name.clone(),
             finding: finding.clone(),
             by,
+            seed,
             strikes,
         }
     }
@@ -308,6 +311,7 @@ impl Row {
                 "scenario": catch.scenario, "promise": catch.finding.promise, "text": catch.finding.text, "blame": catch.finding.blame,
                 "strategy": catch.by.map_or("calm", StrategyName::as_str),
                 "faults": catch.strikes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "seed": catch.seed, "strikes": catch.strikes,
             })
         });
         json!({
