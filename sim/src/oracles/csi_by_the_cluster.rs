@@ -5,7 +5,7 @@
 //!
 //! *Source*: CSI v1.12: the request messages ("This field is REQUIRED"), "Concurrency"; `k8s-storage-facts.md` §6.6 for which operations kubelet runs at once.
 //!
-//! *Mutant*: wrong sidecars and kubelets; the unit test has a call without its fields.
+//! *Mutant*: `drops-publish-context` (H278); the unit test has a call without its fields.
 
 use std::collections::BTreeMap;
 

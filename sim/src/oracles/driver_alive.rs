@@ -4,7 +4,7 @@
 //!
 //! *Source*: `bugs.md` I11 crash-consistent; CSI v1.12, "Architecture": a plugin may be restarted at any time.
 //!
-//! *Mutant*: none of the catalogue fails to start; the unit test has a driver that does.
+//! *Mutant*: `leftovers-stop-start` (CSM987).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

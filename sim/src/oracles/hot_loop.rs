@@ -5,7 +5,7 @@
 //! *Source*: Kubernetes' work queues (5 ms doubling to 1000 s) and kubelet's operations (0.5 s doubling to 2 min 2 s): fewer than 20 tries in the first
 //! minute.
 //!
-//! *Mutant*: `list-forgets-nodes` (S23), which makes the attacher attach again each time it compares.
+//! *Mutant*: `no-back-off` (S04), `own-errors-wake-it` (S44).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

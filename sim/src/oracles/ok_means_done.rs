@@ -6,7 +6,7 @@
 //! *Source*: CSI v1.12, each rpc: "a success response … MUST" only be given when the volume has been created, deleted, published, unpublished.
 //!
 //! *Mutant*: `delete-believes-backend` (D11), `attach-result-ignored` (D30), `detach-error-dropped` (D12), `detach-answered-early` (K27),
-//! `publish-ok-without-mount` (D46), `publish-stacks-mounts` (D48), `unstage-error-dropped` (K03).
+//! `opposite-calls-overlap` (D53), `publish-ok-without-mount` (D46), `publish-stacks-mounts` (D48), `unstage-error-dropped` (K03).
 //!
 //! Blind spot: drivers that keep their volumes elsewhere than in the tank's storage system are judged by the mount tables alone.
 

@@ -5,7 +5,7 @@
 //! *Source*: CSI v1.12, `VolumeCapability.AccessMode` (`SINGLE_NODE_WRITER`: "can only be published once as read/write on a single node, at any given
 //! time") and ControllerPublishVolume, error `FAILED_PRECONDITION` (published to another node); KEP-2485 for ReadWriteOncePod.
 //!
-//! *Mutant*: `publish-second-node` (D34), `unfenced-without-attach` (D37).
+//! *Mutant*: `detach-does-not-fence` (D33), `detach-error-dropped` (D12).
 //!
 //! A node can use a volume while the storage system lets it: mounts of a node that was cut off are dead. Blind spot: drivers that keep their volumes
 //! elsewhere than in the tank's storage system are judged by their answers only.

@@ -4,7 +4,7 @@
 //!
 //! *Source*: CSI v1.12, "Secrets Requirements" (fields marked `csi_secret` "MUST NOT be logged", and "Plugins … SHALL treat" them so).
 //!
-//! *Mutant*: none yet; the unit test has a driver that repeats a password in an error.
+//! *Mutant*: `secrets-in-context` (CVE-2023-2878); the unit test has a driver that repeats a password in an error.
 
 use std::collections::BTreeSet;
 
