@@ -379,24 +379,43 @@ fn wrong_usage_ends_with_64_and_a_way_out() {
 
 #[test]
 fn runs_are_told_as_github_annotations_and_as_junit() {
-    let wrong = "data/clone-larger.yaml";
+    let wrong = "data/idle-neighbour.yaml";
     let file = format!("scenarios/{wrong}");
-    let ran = wavetank(&["run", &file, LIFE, "--mutant", "copy-not-grown", "--format", "github"]);
+    let ran = wavetank(&[
+        "run",
+        &file,
+        LIFE,
+        "--mutant",
+        "parent-cleanup-too-broad",
+        "--format",
+        "github",
+    ]);
     assert_eq!(ran.status, Some(2), "{}", ran.out);
     let lines: Vec<&str> = ran.out.lines().collect();
     assert_eq!(lines.len(), 2, "{}", ran.out);
     assert!(
-        lines[0].starts_with("::error file=scenarios/data/clone-larger.yaml,title=data/clone-larger breaks sizes::")
+        lines[0]
+            .starts_with("::error file=scenarios/data/idle-neighbour.yaml,title=data/idle-neighbour breaks in-use::")
     );
-    assert!(lines[0].contains("again: wavetank run scenarios/data/clone-larger.yaml") && lines[0].contains("token: "));
+    assert!(
+        lines[0].contains("again: wavetank run scenarios/data/idle-neighbour.yaml") && lines[0].contains("token: ")
+    );
     assert_eq!(lines[1], "::notice title=wavetank run::1 of 2 runs held");
-    let ran = wavetank(&["run", &file, LIFE, "--mutant", "copy-not-grown", "--format", "junit"]);
+    let ran = wavetank(&[
+        "run",
+        &file,
+        LIFE,
+        "--mutant",
+        "parent-cleanup-too-broad",
+        "--format",
+        "junit",
+    ]);
     assert_eq!(ran.status, Some(2), "{}", ran.out);
     for part in [
         "<?xml",
         r#"tests="2""#,
         r#"failures="1""#,
-        r#"type="sizes""#,
+        r#"type="in-use""#,
         "token: wavetank/",
     ] {
         assert!(ran.out.contains(part), "{part}: {}", ran.out);
