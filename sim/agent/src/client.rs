@@ -5,6 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// Starts an agent: with namespaces of its own, or without. What it has to say goes to `log`.
+    /// Starts an agent: with namespaces of its own, or without. What it has to say goes to `log`, which lies in the directory of its node.
     ///
     /// # Errors
     /// [`ClientError::Start`]; an agent that starts and gets no namespaces is gone at the first question.
@@ -58,11 +59,16 @@ impl Client {
             let (tank, node) = UnixStream::pair()?;
             tank.set_read_timeout(Some(watchdog))?;
             tank.set_write_timeout(Some(watchdog))?;
+            let directory = log.parent().unwrap_or(Path::new("/"));
             let log = OpenOptions::new().create(true).append(true).open(log)?;
             let mut command = Command::new(&program.file);
-            command
-                .args(&program.prefix)
-                .arg(if isolated { "outer" } else { "inner" });
+            command.args(&program.prefix);
+            match isolated {
+                true => command.arg("outer").arg(directory),
+                false => command.arg("inner"),
+            };
+            // A Ctrl-C is the tank's to hear.
+            command.process_group(0);
             command.stdin(Stdio::from(OwnedFd::from(node)));
             command.stdout(log.try_clone()?).stderr(log);
             Ok(Client {

@@ -146,6 +146,12 @@ pub fn link(to: &str, at: &str) -> io::Result<()> {
     }
 }
 
+/// How many bytes a file system offers to files in all.
+pub fn room(path: &str) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
 /// The loop devices that show files below a directory.
 pub fn loops(directory: &str) -> io::Result<Vec<(String, String)>> {
     let found = look::loops_below(Path::new(directory))?;

@@ -37,10 +37,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, prefix: &[&str]) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     let words: Vec<&str> = args.iter().map_while(|arg| arg.to_str()).collect();
     let done = match &words[..] {
-        ["outer"] => space::outer(prefix),
+        ["outer", directory] => space::outer(prefix, directory),
         ["inner", rest @ ..] => space::prepare(rest.contains(&"isolated")).and_then(|()| node::serve_input(prefix)),
         ["guest"] => guest::run(prefix),
-        ["release", directory] => files::release_loops(directory).map(|()| 0),
         ["exec", ..] => processes::exec(&args[1..]),
         _ => return USAGE,
     };

@@ -1,23 +1,59 @@
 //! The namespaces of a node: processes and mounts that end with its agent.
 
 use std::io;
-use std::process::Command;
+use std::process::{Child, Command};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
 
-/// Opens the namespaces and starts the agent as their first process. Ends when that one and everything it started is gone.
+use crate::files;
+
+/// How long the inside has to end by itself when the tank is gone.
+const GRACE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// Opens the namespaces, starts the agent as their first process and outlives it: when the tank is gone, however it ended, the node's processes are ended
+/// and the loop devices are let go that show files of `directory`.
 ///
 /// # Errors
 /// If the kernel grants no namespaces.
-pub fn outer(prefix: &[&str]) -> io::Result<u8> {
-    die_with_parent()?;
+pub fn outer(prefix: &[&str], directory: &str) -> io::Result<u8> {
     let program = std::env::current_exe()?;
     unshare()?;
     let mut inner = Command::new(program);
-    let status = inner.args(prefix).args(["inner", "isolated"]).status()?;
+    let mut inner = inner.args(prefix).args(["inner", "isolated"]).spawn()?;
+    let watched = watch(&inner);
+    if watched.is_err() {
+        // It may have ended meanwhile.
+        let _ = inner.kill();
+    }
+    let status = inner.wait()?;
+    // A device that stays is reported as left over.
+    let _ = files::release_loops(directory);
+    watched?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// Until the inside has ended, or the tank, whose connection is standard input, is gone for a while.
+fn watch(inner: &Child) -> io::Result<()> {
+    let number = i32::try_from(inner.id()).ok().and_then(Pid::from_raw);
+    let number = number.ok_or_else(|| io::Error::other("the agent has no number"))?;
+    let inner = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
+    let stdin = io::stdin();
+    let mut both = [
+        PollFd::new(&inner, PollFlags::IN),
+        PollFd::new(&stdin, PollFlags::empty()),
+    ];
+    while let Err(error) = poll(&mut both, None) {
+        if error != rustix::io::Errno::INTR {
+            return Err(error.into());
+        }
+    }
+    if both[0].revents().is_empty() && poll(&mut both[..1], Some(&GRACE))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(())
 }
 
 #[expect(
@@ -39,10 +75,11 @@ fn unshare() -> io::Result<()> {
 /// # Errors
 /// If the kernel refuses.
 pub fn prepare(isolated: bool) -> io::Result<()> {
-    die_with_parent()?;
     if !isolated {
+        // It sees the end of the tank as the end of the connection, and has processes to end then.
         return Ok(());
     }
+    die_with_parent()?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("proc", "/proc", "proc", flags, None::<&std::ffi::CStr>)?;

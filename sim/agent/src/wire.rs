@@ -90,6 +90,8 @@ pub enum Ask {
         /// The volume's path on the node.
         path: String,
     },
+    /// How many bytes the file system behind a path offers in all.
+    Room(String),
     /// The loop devices that show files below a directory.
     Loops(String),
     /// Lets go of them.
@@ -243,6 +245,8 @@ pub enum Answer {
     Written(u64, Option<Why>),
     /// To `Read`: what is mounted there, and the blocks.
     Blocks(Option<String>, Vec<Block>),
+    /// To `Room`.
+    Room(u64),
     /// To `Health`.
     Health(Health),
     /// To `Run`: its status (none if a signal ended it) and what it said.

@@ -1,5 +1,6 @@
 //! `wavetank explore`: a campaign over some scenarios, with progress, a budget of time, and a way out that loses nothing.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,15 +11,19 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use super::args::{MOST_SEEDS, mutant, seeds};
+use super::driver::{self, NOT_JUDGED};
 use super::found::{FoundFormat, Printed, write_out};
+use super::vm::NodesArgs;
 use super::watch::Watch;
 use super::{Drivers, INTERRUPTED, Stop, Streams, load};
 use crate::explore::StrategyName;
 use crate::explore::campaign::{Campaign, Entry, Go};
-use crate::explore::report::Shard;
+use crate::explore::report::{Elsewhere, Shard};
 use crate::explore::subject::Tank;
+use crate::link::socket::Outside;
 use crate::mutants::Mutant;
-use crate::scenario::GoDuration;
+use crate::oracles;
+use crate::scenario::{GoDuration, Scenario};
 
 /// How many storms each scenario gets when nobody says how many.
 const SEEDS: u64 = 100;
@@ -33,6 +38,7 @@ Examples:
   wavetank explore scenarios/ --seeds 100000 --shard 3/8 --out s3    the third of eight parts; `wavetank merge s*/report.json` joins them
   wavetank explore scenarios/ --mutant clone-retry-refused              does the tank notice this bug?
   wavetank explore scenarios/attach/multi-attach.yaml --strategy pairs --seeds 5000
+  wavetank explore scenarios/ --driver my-driver.yaml --time 10m        around processes of your own
 
 A storm is a run in which faults strike; then everything heals, and the promises must hold. The first violation of each promise is shrunk and told. Numbers of runs, strategy
 and scenarios decide what is played, not the number of jobs. docs/explore.md says what the strategies do.")]
@@ -49,6 +55,11 @@ pub(super) struct ExploreArgs {
     /// Put a known bug into the driver or into a part of Kubernetes (docs/mutants.md): does the tank notice?
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     pub mutant: Option<&'static Mutant>,
+    /// Explore around a driver of your own that runs as processes behind sockets: its profile (docs/drivers.md).
+    #[arg(long, value_name = "FILE", conflicts_with = "mutant")]
+    pub driver: Option<PathBuf>,
+    #[command(flatten)]
+    pub on: NodesArgs,
     /// How many storms are under way at once. One for each core if left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
@@ -85,7 +96,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Explores what the arguments ask for.
 pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Result<u8, Stop> {
-    let campaign = campaign(args, drivers, streams)?;
+    let Some((campaign, elsewhere)) = campaign(args, drivers, streams)? else {
+        return Ok(NOT_JUDGED);
+    };
     if let Some(out) = &args.out {
         // Before hours of work, not after.
         write_out::prepare(out, streams)?;
@@ -102,6 +115,10 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
         }
     });
     let pace = watch.finish(&report);
+    if let Some((outside, told)) = elsewhere {
+        outside.tidy();
+        report.driver = Some(told);
+    }
     if let Some(out) = &args.out {
         write_out::write(out, &mut report, streams)?;
     }
@@ -115,28 +132,41 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
     Ok(report.status())
 }
 
-fn campaign(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Result<Campaign, Stop> {
+/// The campaign, and what is to be told of the driver outside. Nothing if no scenario applies to that driver.
+fn campaign(
+    args: &ExploreArgs,
+    drivers: &Drivers,
+    streams: &mut Streams,
+) -> Result<Option<(Campaign, Option<Around>)>, Stop> {
+    let scenarios = scenarios(args, streams)?;
+    let outside = driver::chosen(args.driver.as_deref(), &args.on, streams)?;
+    let again = args.on.again(args.driver.as_deref());
+    let mut around = outside.map(|outside| around(outside, again));
     let mut entries = Vec::new();
-    let mut failed = None;
-    for path in &args.paths {
-        match load(path, streams) {
-            Ok(scenarios) => {
-                let tanks = scenarios.into_iter().map(|scenario| Tank {
-                    mutant: args.mutant,
-                    ..Tank::new(scenario, drivers.clone())
-                });
-                entries.extend(tanks.map(Entry::new));
+    for scenario in scenarios {
+        if let Some((outside, told)) = &mut around {
+            let reasons = outside.reasons_against(&scenario);
+            if !reasons.is_empty() {
+                told.not_applicable.insert(scenario.name, reasons);
+                continue;
             }
-            Err(Stop::Status(status)) => failed = Some(status),
-            Err(stop) => return Err(stop),
         }
+        entries.push(Entry::new(Tank {
+            mutant: args.mutant,
+            outside: around.as_ref().map(|(outside, _)| Arc::clone(outside)),
+            ..Tank::new(scenario, drivers.clone())
+        }));
     }
-    if let Some(status) = failed {
-        return Err(Stop::Status(status));
+    if let (true, Some((_, told))) = (entries.is_empty(), &around) {
+        writeln!(streams.err, "wavetank: no scenario applies to {}:", told.link)?;
+        for (name, reasons) in &told.not_applicable {
+            writeln!(streams.err, "  {name}: {}", reasons.join("; "))?;
+        }
+        return Ok(None);
     }
     let usual = if args.time.is_some() { MOST_SEEDS } else { SEEDS };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Campaign {
+    let campaign = Campaign {
         entries,
         strategy: args.strategy,
         seeds: args.seeds.clone().unwrap_or(0..usual),
@@ -145,7 +175,41 @@ fn campaign(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Res
         keep_going: args.keep_going,
         mutant: args.mutant,
         shrink: args.shrink,
-    })
+    };
+    Ok(Some((campaign, around)))
+}
+
+/// A driver outside, and what is told of it.
+type Around = (Arc<Outside>, Elsewhere);
+
+fn around(outside: Arc<Outside>, arguments: String) -> Around {
+    let unseen = oracles::unseen(&outside.sight()).into_iter();
+    let told = Elsewhere {
+        link: outside.mark(),
+        arguments,
+        limits: outside.limits(),
+        unseen: unseen
+            .map(|(promise, what)| (promise.to_owned(), what.to_owned()))
+            .collect(),
+        not_applicable: BTreeMap::new(),
+    };
+    (outside, told)
+}
+
+fn scenarios(args: &ExploreArgs, streams: &mut Streams) -> Result<Vec<Scenario>, Stop> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    for path in &args.paths {
+        match load(path, streams) {
+            Ok(scenarios) => found.extend(scenarios),
+            Err(Stop::Status(status)) => failed = Some(status),
+            Err(stop) => return Err(stop),
+        }
+    }
+    match failed {
+        Some(status) => Err(Stop::Status(status)),
+        None => Ok(found),
+    }
 }
 
 /// Counts interrupts: the first ends exploring, the second everything.

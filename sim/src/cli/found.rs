@@ -8,7 +8,7 @@ use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use serde_json::json;
 
 use super::report::{plural, quoted};
-use crate::explore::report::{Found, Report, ScenarioReport, ShrunkReport};
+use crate::explore::report::{Elsewhere, Found, Report, ScenarioReport, ShrunkReport};
 use crate::explore::story;
 use crate::explore::{Coverage, subject};
 
@@ -62,12 +62,15 @@ impl<'a> Printed<'a> {
         for scenario in &self.report.scenarios {
             line(out, scenario, width)?;
         }
+        if let Some(driver) = &self.report.driver {
+            elsewhere(out, driver, width)?;
+        }
         let mut told = Vec::new();
         for (scenario, found) in self.report.violations() {
             let first = !told.contains(&&found.finding.promise);
             told.push(&found.finding.promise);
             if first || found.shrunk.is_some() {
-                violation(out, scenario, found)?;
+                violation(out, scenario, found, self.around())?;
             }
         }
         for (scenario, what) in self.report.never() {
@@ -88,6 +91,11 @@ impl<'a> Printed<'a> {
             }
         }
         self.summary(out)
+    }
+
+    /// What the user says to have the driver outside.
+    fn around(&self) -> &'a str {
+        around(self.report)
     }
 
     fn summary(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -112,6 +120,7 @@ impl<'a> Printed<'a> {
             (3, "broke the calm"),
             (4, "differed when played again"),
             (1, "broke an expectation"),
+            (5, "not judged"),
             (70, "stopped by a bug of wavetank"),
         ];
         for (status, word) in kinds {
@@ -130,7 +139,7 @@ impl<'a> Printed<'a> {
         let report = self.report;
         let head = json!({
             "type": "campaign", "schema": report.schema, "version": report.version, "strategy": report.strategy,
-            "mutant": report.mutant, "seeds": report.seeds, "shards": report.shards,
+            "mutant": report.mutant, "seeds": report.seeds, "shards": report.shards, "driver": report.driver,
         });
         writeln!(out, "{head}")?;
         for scenario in &report.scenarios {
@@ -162,7 +171,7 @@ impl<'a> Printed<'a> {
 
     fn github(&self, out: &mut dyn Write) -> io::Result<()> {
         for (scenario, found) in self.report.violations() {
-            let text = plain_violation(scenario, found);
+            let text = plain_violation(scenario, found, self.around());
             let title = format!("{} is broken in {}", found.finding.promise, scenario.name);
             annotation(out, scenario.file.as_deref(), &title, &text)?;
         }
@@ -223,6 +232,32 @@ fn line(out: &mut dyn Write, scenario: &ScenarioReport, width: usize) -> io::Res
     writeln!(out)
 }
 
+/// What a driver outside could not be put to, and what of it nobody saw.
+fn elsewhere(out: &mut dyn Write, driver: &Elsewhere, width: usize) -> io::Result<()> {
+    for (name, reasons) in &driver.not_applicable {
+        writeln!(out, "{DIM}n/a     {name:<width$}  {}{DIM:#}", reasons.join("; "))?;
+    }
+    writeln!(out)?;
+    for limit in &driver.limits {
+        writeln!(out, "{DIM}{}: {limit}{DIM:#}", driver.link)?;
+    }
+    not_judged(
+        out,
+        driver
+            .unseen
+            .iter()
+            .map(|(promise, what)| (promise.as_str(), what.as_str())),
+    )
+}
+
+/// What no oracle could judge.
+pub(super) fn not_judged<'a>(out: &mut dyn Write, unseen: impl Iterator<Item = (&'a str, &'a str)>) -> io::Result<()> {
+    for (promise, what) in unseen {
+        writeln!(out, "{DIM}not judged: {promise}: {what}{DIM:#}")?;
+    }
+    Ok(())
+}
+
 fn never(out: &mut dyn Write, what: &str, items: impl Iterator<Item = String>) -> io::Result<()> {
     let items: Vec<String> = items.collect();
     if items.is_empty() {
@@ -239,7 +274,7 @@ fn never(out: &mut dyn Write, what: &str, items: impl Iterator<Item = String>) -
 }
 
 /// A violation as it is told.
-fn violation(out: &mut dyn Write, scenario: &ScenarioReport, found: &Found) -> io::Result<()> {
+fn violation(out: &mut dyn Write, scenario: &ScenarioReport, found: &Found, driver: &str) -> io::Result<()> {
     writeln!(out)?;
     write!(out, "{}", story::headline(&found.finding))?;
     writeln!(
@@ -255,7 +290,13 @@ fn violation(out: &mut dyn Write, scenario: &ScenarioReport, found: &Found) -> i
         Some(shrunk) => small(out, shrunk)?,
         None => write!(out, "{}", story::strikes(&found.strikes))?,
     }
-    again(out, scenario, found)
+    for text in &found.unrepeatable {
+        writeln!(out, "  {WARN}may differ when repeated: {text}{WARN:#}")?;
+    }
+    for log in &found.output {
+        writeln!(out, "  output of the driver: {log}")?;
+    }
+    again(out, scenario, found, driver)
 }
 
 fn small(out: &mut dyn Write, shrunk: &ShrunkReport) -> io::Result<()> {
@@ -285,13 +326,13 @@ fn small(out: &mut dyn Write, shrunk: &ShrunkReport) -> io::Result<()> {
     Ok(())
 }
 
-fn again(out: &mut dyn Write, scenario: &ScenarioReport, found: &Found) -> io::Result<()> {
+fn again(out: &mut dyn Write, scenario: &ScenarioReport, found: &Found, driver: &str) -> io::Result<()> {
     if let Some(file) = found.shrunk.as_ref().and_then(|shrunk| shrunk.file.as_ref()) {
-        writeln!(out, "  {BOLD}again:{BOLD:#} wavetank replay {}", quoted(file))?;
+        writeln!(out, "  {BOLD}again:{BOLD:#} wavetank replay {}{driver}", quoted(file))?;
     } else if let Some(file) = &scenario.file {
         writeln!(
             out,
-            "  {BOLD}again:{BOLD:#} wavetank run {} --token {}",
+            "  {BOLD}again:{BOLD:#} wavetank run {} --token {}{driver}",
             quoted(file),
             found.token
         )?;
@@ -299,9 +340,14 @@ fn again(out: &mut dyn Write, scenario: &ScenarioReport, found: &Found) -> io::R
     writeln!(out, "{DIM}  token: {}{DIM:#}", found.token)
 }
 
-fn plain_violation(scenario: &ScenarioReport, found: &Found) -> String {
+/// What the user says to have the driver outside.
+fn around(report: &Report) -> &str {
+    report.driver.as_ref().map_or("", |driver| driver.arguments.as_str())
+}
+
+fn plain_violation(scenario: &ScenarioReport, found: &Found, driver: &str) -> String {
     let mut text = Vec::new();
-    violation(&mut text, scenario, found).expect("memory takes every line");
+    violation(&mut text, scenario, found, driver).expect("memory takes every line");
     story::plain(&String::from_utf8_lossy(&text)).trim().to_owned()
 }
 
@@ -320,7 +366,7 @@ fn junit(report: &Report) -> String {
             let all: Vec<String> = scenario
                 .violations
                 .iter()
-                .map(|f| plain_violation(scenario, f))
+                .map(|f| plain_violation(scenario, f, around(report)))
                 .collect();
             status
                 .set_type(first.finding.promise.as_str())

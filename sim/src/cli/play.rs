@@ -17,6 +17,7 @@ use super::report::{Outcome, Printer, Told};
 use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, driver, load};
 use crate::link::socket;
 use crate::mutants::Mutant;
+use crate::oracles;
 use crate::play::{self, Aftermath, Options, Verdict};
 use crate::scenario::Scenario;
 use crate::trace::{self, TextOptions, Token, Trace};
@@ -35,6 +36,8 @@ struct Plan {
     outside: Option<Arc<socket::Outside>>,
     /// The profile of the outside driver, as the user spells it.
     profile: Option<String>,
+    /// What no oracle can judge around it.
+    unseen: Vec<(&'static str, &'static str)>,
     format: RunFormat,
     /// How a trace is rendered; `None` when it is not.
     text: Option<TextOptions>,
@@ -58,6 +61,7 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
     let follows = !args.follow.is_empty();
     let for_people = matches!(args.format, RunFormat::Text | RunFormat::Json);
     let wanted = runs == 1 || follows || args.verbose || args.format == RunFormat::Json;
+    let outside = driver::chosen(args.driver.as_deref(), &args.on, streams)?;
     let plan = Plan {
         text: (wanted && for_people && !args.no_trace && !args.quiet).then(|| TextOptions {
             verbose: args.verbose,
@@ -67,13 +71,23 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         drivers: drivers.clone(),
         mutant: args.mutant.or(infected(args, streams)?),
         token: args.token.clone(),
-        outside: driver::chosen(args.driver.as_deref(), &args.on, streams)?,
+        unseen: outside
+            .as_ref()
+            .map_or_else(Vec::new, |outside| oracles::unseen(&outside.sight())),
+        outside,
         profile: args.driver.as_deref().map(|path| path.display().to_string()),
         format: args.format,
         digest: args.digest,
         scenarios,
     };
     let outside = plan.outside.clone();
+    if let Some(token) = &args.token {
+        let mark = outside.as_ref().map(|outside| outside.mark());
+        if let Err(error) = token.check_link(mark.as_deref()) {
+            writeln!(streams.err, "wavetank: {error}")?;
+            return Err(Stop::Status(USAGE));
+        }
+    }
     let mut printer = Printer::new(args, runs, plan.scenarios.iter().map(|s| s.name.as_str()));
     let (news, heard) = mpsc::channel();
     watch_interrupts(&news, streams)?;
@@ -253,7 +267,8 @@ impl Plan {
             seed,
             token: self.token.clone().unwrap_or_else(|| {
                 let mutant = self.mutant.map(|mutant| mutant.name().to_owned());
-                Token::new(scenario, seed).mutant(mutant)
+                let link = self.outside.as_ref().map(|outside| outside.mark());
+                Token::new(scenario, seed).mutant(mutant).link(link)
             }),
             verdict: Verdict::Held,
             sometimes: Vec::new(),
@@ -262,6 +277,7 @@ impl Plan {
             digest: None,
             trace: Vec::new(),
             driver: self.profile.clone(),
+            unseen: self.unseen.clone(),
             aftermath: Aftermath::default(),
             strangers: Vec::new(),
         };

@@ -10,12 +10,14 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::args::{Format, RunArgs, mutant};
-use super::{Drivers, Stop, Streams, USAGE, load, play};
+use super::vm::NodesArgs;
+use super::{Drivers, Stop, Streams, USAGE, driver, load, play};
 use crate::explore::replay::{ENDING, ReplayFile};
 use crate::explore::shrink::Case;
 use crate::explore::story::{self, Story};
 use crate::explore::subject::{NO_PANIC, Played, Run, Subject, Tank};
 use crate::faults::Strike;
+use crate::link::socket::Outside;
 use crate::play::worst;
 use crate::scenario::Scenario;
 use crate::trace::{TextOptions, Token, TokenError, text};
@@ -42,6 +44,11 @@ pub(super) struct ReplayArgs {
     /// Replay files, folders of them, or tokens with the paths of their scenarios.
     #[arg(required = true, value_name = "FILE|TOKEN")]
     pub what: Vec<String>,
+    /// Play around a driver of your own that runs as processes behind sockets: its profile (docs/drivers.md).
+    #[arg(long, value_name = "FILE")]
+    pub driver: Option<PathBuf>,
+    #[command(flatten)]
+    pub on: NodesArgs,
     /// Print the whole trace.
     #[arg(long)]
     pub trace: bool,
@@ -69,8 +76,16 @@ pub(super) fn replay(args: &ReplayArgs, drivers: &Drivers, streams: &mut Streams
     };
     let mut statuses = Vec::new();
     let several = wanted.files.len() > 1;
+    let outside = match wanted.files.is_empty() {
+        true => None,
+        false => driver::chosen(args.driver.as_deref(), &args.on, streams)?,
+    };
     for file in &wanted.files {
-        statuses.push(one_file(file, several, args, drivers, streams)?);
+        let around = (drivers, outside.as_ref());
+        statuses.push(one_file(file, several, args, around, streams)?);
+    }
+    if let Some(outside) = outside {
+        outside.tidy();
     }
     for token in &wanted.tokens {
         statuses.push(one_token(token, &wanted.paths, args, drivers, streams)?);
@@ -118,6 +133,9 @@ fn replay_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The drivers that are played with: those in the tank, or one outside.
+type Around<'a> = (&'a Drivers, Option<&'a Arc<Outside>>);
+
 /// What came of a replay file.
 struct Replayed {
     file: ReplayFile,
@@ -129,10 +147,11 @@ struct Replayed {
 }
 
 impl Replayed {
-    fn of(file: ReplayFile, case: Case, drivers: &Drivers) -> Result<Replayed, String> {
+    fn of(file: ReplayFile, case: Case, (drivers, outside): Around<'_>) -> Result<Replayed, String> {
         let tank = Tank {
             scenario: Arc::new(case.scenario.ok_or("there is no scenario in it")?),
             drivers: drivers.clone(),
+            outside: outside.cloned(),
             mutant: file.mutant.as_deref().map(mutant).transpose()?,
         };
         let run = || Run {
@@ -194,7 +213,7 @@ fn one_file(
     path: &Path,
     several: bool,
     args: &ReplayArgs,
-    drivers: &Drivers,
+    around: Around<'_>,
     streams: &mut Streams,
 ) -> Result<u8, Stop> {
     let (file, case) = match ReplayFile::load(path) {
@@ -205,7 +224,7 @@ fn one_file(
             return Ok(USAGE);
         }
     };
-    let replayed = match Replayed::of(file, case, drivers) {
+    let replayed = match Replayed::of(file, case, around) {
         Ok(replayed) => replayed,
         Err(message) => {
             writeln!(streams.err, "wavetank: {}: {message}", path.display())?;
@@ -290,5 +309,10 @@ fn one_token(
         return Ok(USAGE);
     };
     writeln!(streams.err, "{DIM}the token is of {}{DIM:#}", file.display())?;
-    play::run(&RunArgs::of_token(file, token.clone(), args.format), drivers, streams)
+    let again = RunArgs {
+        driver: args.driver.clone(),
+        on: args.on.clone(),
+        ..RunArgs::of_token(file, token.clone(), args.format)
+    };
+    play::run(&again, drivers, streams)
 }

@@ -8,6 +8,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
 use super::args::{RunArgs, RunFormat};
+use super::found::not_judged;
 use super::told;
 use crate::explore::story;
 use crate::oracles::Violation;
@@ -43,6 +44,8 @@ pub(super) struct Outcome {
     pub trace: Vec<u8>,
     /// The profile of the outside driver, if there was one.
     pub driver: Option<String>,
+    /// What no oracle could judge: promises, and what of them.
+    pub unseen: Vec<(&'static str, &'static str)>,
     /// What remains of a run around an outside driver.
     pub aftermath: Aftermath,
     /// Objects that were to be followed and never met, and what was probably meant.
@@ -113,6 +116,8 @@ pub(super) struct Printer {
     sometimes: BTreeMap<(String, String), bool>,
     /// How many scenarios do not apply to the driver.
     not_applicable: usize,
+    /// What no oracle could judge: promises, and what of them.
+    unseen: Vec<(&'static str, &'static str)>,
     /// How many runs never met an object that was to be followed.
     strangers: BTreeMap<String, (usize, Option<String>)>,
 }
@@ -131,6 +136,7 @@ impl Printer {
             failed: Vec::new(),
             sometimes: BTreeMap::new(),
             not_applicable: 0,
+            unseen: Vec::new(),
             strangers: BTreeMap::new(),
         }
     }
@@ -143,6 +149,9 @@ impl Printer {
         }
         let applies = !matches!(outcome.verdict, Verdict::NotApplicable(_));
         self.not_applicable += usize::from(!applies);
+        if applies {
+            self.unseen.clone_from(&outcome.unseen);
+        }
         for (stranger, near) in &outcome.strangers {
             let entry = self.strangers.entry(stranger.clone()).or_insert((0, near.clone()));
             entry.0 += 1;
@@ -225,7 +234,11 @@ impl Printer {
             )?;
             details(out, outcome)?;
         }
-        self.counts(out, done, interrupted)
+        self.counts(out, done, interrupted)?;
+        if self.quiet {
+            return Ok(());
+        }
+        not_judged(out, self.unseen.iter().copied())
     }
 
     fn counts(&self, out: &mut dyn Write, done: usize, interrupted: bool) -> io::Result<()> {
@@ -320,7 +333,8 @@ fn one(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
         "{style}{word}{style:#} {BOLD}{}{BOLD:#} after {took}",
         outcome.name
     )?;
-    details(out, outcome)
+    details(out, outcome)?;
+    not_judged(out, outcome.unseen.iter().copied())
 }
 
 /// What was not as it should be, and how to see it again, without colours.
@@ -414,7 +428,7 @@ fn json_run(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     let violations: Vec<_> = outcome.violations.iter().map(Told::json).collect();
     let verdict = json!({
         "type": "verdict", "scenario": outcome.name, "seed": outcome.seed, "verdict": word, "status": outcome.verdict.status(),
-        "t_ms": outcome.took.as_secs_f64() * 1e3, "failures": failures, "violations": violations,
+        "t_ms": outcome.took.as_secs_f64() * 1e3, "failures": failures, "violations": violations, "notJudged": outcome.unseen,
         "digest": outcome.digest,
     });
     writeln!(out, "{verdict}")

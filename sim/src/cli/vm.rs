@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
 use super::driver::{self, NOT_JUDGED};
+use super::report::quoted;
 use super::{Stop, Streams, USAGE};
 use crate::link::socket::{Here, Outside, ProcessShape, Profile, Program, scratch};
 use crate::link::vm::{Guest, Machines, Parts, VmError};
@@ -66,6 +67,18 @@ pub(super) struct NodesArgs {
     pub cold: bool,
     #[command(flatten)]
     pub cache: CacheArgs,
+}
+
+impl NodesArgs {
+    /// What to say for the same drivers and nodes again, a space before each.
+    pub fn again(&self, profile: Option<&Path>) -> String {
+        let driver = profile.map(|path| format!(" --driver {}", quoted(&path.display().to_string())));
+        let nodes = match self.nodes {
+            Nodes::Tank => "",
+            Nodes::Vm => " --nodes vm",
+        };
+        driver.unwrap_or_default() + nodes
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

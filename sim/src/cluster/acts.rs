@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Cluster, Due};
 use crate::api::{Delete, Edit, Kind, ObjKey, Object, ObjectRef, Patch, Write, fields};
+use crate::faults::Fault;
 use crate::scenario::effects;
 
 /// Something that happens later because of a fault.
@@ -26,6 +27,8 @@ pub(super) enum Act {
     StorageHasRoom,
     /// The storage systems list what they have again.
     ListsCatchUp,
+    /// A fault strikes in the middle of what its victim does.
+    Befall(Fault),
 }
 
 /// How often a user looks whether an object is gone.
@@ -49,6 +52,7 @@ impl Cluster {
             Act::Untaint(node) => self.set_out_of_service(&node, false),
             Act::CreateAgain(object) => self.create_again(object),
             Act::Ask(claim, bytes) => self.user_asks(claim, bytes),
+            Act::Befall(fault) => self.befall(&fault),
             Act::StorageBack => self
                 .storages()
                 .iter()
@@ -66,8 +70,8 @@ impl Cluster {
         let acts: Vec<u64> = self.acts.keys().copied().collect();
         for nth in acts {
             match self.acts.get(&nth) {
-                // It lives again: to declare it dead would be a lie.
-                Some(Act::Taint(_)) => drop(self.acts.remove(&nth)),
+                // It lives again: to declare it dead would be a lie, and nothing strikes any more.
+                Some(Act::Taint(_) | Act::Befall(_)) => drop(self.acts.remove(&nth)),
                 _ => self.act(nth),
             }
         }

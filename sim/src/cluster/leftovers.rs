@@ -29,6 +29,32 @@ impl Cluster {
         left
     }
 
+    /// What a driver that is not in the tank still has, and nothing names. Its backend is asked, behind the cluster's back.
+    ///
+    /// # Errors
+    /// What the backend says instead.
+    pub fn left_elsewhere(&self) -> Result<Vec<String>, String> {
+        let mut left = Vec::new();
+        let Some(elsewhere) = self.elsewhere() else {
+            return Ok(left);
+        };
+        if self.api.count(Kind::PersistentVolume) == 0 {
+            left.extend(elsewhere.devices());
+        }
+        let inline = self.used_by_node().values().any(|used| used.inline);
+        let Some(held) = elsewhere.holds().filter(|_| !inline) else {
+            return Ok(left);
+        };
+        let volumes = self.api.list::<PersistentVolume>();
+        let known: BTreeSet<&str> = volumes
+            .filter_map(|v| fields::volume_handle(v))
+            .map(|(_, h)| h)
+            .collect();
+        let strays = held?.into_iter().filter(|handle| !known.contains(handle.as_str()));
+        left.extend(strays.map(|handle| format!("volume {handle} of the driver")));
+        Ok(left)
+    }
+
     /// Everything that belongs to no object, in a fixed order.
     pub fn strays(&self) -> Vec<String> {
         let mut left = Vec::new();

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::api::{ApiServer, Change, Clock, Kind, Object, Patience, Write};
 use crate::control::{Outcome, Request, Signal};
 use crate::faults::Strike;
-use crate::link::{Call, CallError, CsiReply, Served};
+use crate::link::{Call, CallError, CsiReply, Elsewhere, Served};
 use crate::runtime::{Board, Chance, Entry, Lane, Tasks, Ticket, Time, settle};
 use crate::trace::{Met, SiteBook, Trace};
 
@@ -139,6 +139,8 @@ pub struct Cluster {
     /// Until when processes stand still, by name.
     pauses: BTreeMap<String, Time>,
     data: data::Data,
+    /// Where the drivers and their machines are, if not in the tank.
+    elsewhere: Option<Arc<dyn Elsewhere>>,
     user: Lane,
     restarts_containers: bool,
 }
@@ -173,6 +175,7 @@ impl Cluster {
             ghost_tasks: Vec::new(),
             pauses: BTreeMap::new(),
             data: data::Data::default(),
+            elsewhere: None,
             user,
             restarts_containers: true,
         }

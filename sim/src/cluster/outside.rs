@@ -8,8 +8,10 @@ use wavetank_proto::csi::v1::volume_content_source::Type as Source;
 
 use super::drivers::{Launch, Launching};
 use super::{Cluster, Due, Who};
+use crate::faults::Fault;
 use crate::host::Fate;
-use crate::link::{Call, CsiReply, CsiRequest, Served, socket};
+use crate::link::{Call, CsiReply, CsiRequest, Elsewhere, Served, Sight, socket};
+use crate::scenario::{PlainPhase, Role};
 use crate::trace::{ProcessChange, Record, What};
 
 /// From the end of a container until it is started again.
@@ -30,6 +32,35 @@ pub(super) fn launch(process: Arc<socket::Process>, starts_in: Duration) -> Laun
 }
 
 impl Cluster {
+    /// The drivers and their machines are not in the tank, but there.
+    pub fn stands_around(&mut self, elsewhere: Arc<dyn Elsewhere>) {
+        self.elsewhere = Some(elsewhere);
+    }
+
+    /// Where the drivers and their machines are, if not in the tank.
+    pub fn elsewhere(&self) -> Option<&dyn Elsewhere> {
+        self.elsewhere.as_deref()
+    }
+
+    /// What of the drivers and their machines can be seen.
+    pub fn sight(&self) -> Sight {
+        self.elsewhere().map_or(Sight::TANK, Elsewhere::sight)
+    }
+
+    /// Whether a fault can strike where the drivers are.
+    pub(super) fn can_befall(&self, fault: &Fault) -> bool {
+        self.elsewhere().is_none_or(|elsewhere| elsewhere.can(fault))
+    }
+
+    /// Whether a fault strikes a process in the middle of what it does: a real process that dies when it has a request, as far as nobody asked for less.
+    pub(super) fn is_in_the_middle(&self, fault: &Fault, phase: PlainPhase) -> bool {
+        let Fault::Crash { process, .. } = fault else {
+            return false;
+        };
+        let of_driver = matches!(process.role, Role::DriverController | Role::DriverNode);
+        self.elsewhere.is_some() && phase == PlainPhase::Received && of_driver
+    }
+
     /// What an answer says about data, where no modelled storage system tells it.
     ///
     /// Blind spot: an answer that was lost says nothing; the driver's next one to the same request does.

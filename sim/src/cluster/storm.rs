@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::Cluster;
+use super::acts::Act;
 use super::process::Liveness;
 use crate::api::{Kind, Write};
 use crate::faults::{Chooser, Fault, Meeting, Spot, Strike, menu, operation_menu, user};
@@ -19,6 +20,9 @@ use crate::runtime::Time;
 use crate::scenario::effects;
 use crate::scenario::{Phase, PlainPhase, Process, Role, Site};
 use crate::trace::{Met, Record, SiteBook, What};
+
+/// How long a real process has had a request when it dies in the middle of it: its own pace decides how far it got.
+const MIDDLE: Duration = Duration::from_millis(1);
 
 /// Everything that decides what strikes.
 #[derive(Default)]
@@ -305,12 +309,17 @@ impl Cluster {
             return Vec::new();
         }
         let mut strikes = self.desk.storm().take_pinned(met, Phase::Plain(phase));
-        if strikes.is_empty() {
+        let chosen = strikes.is_empty();
+        if chosen {
             strikes.extend(self.choose(met, phase, answered));
         }
         for strike in &strikes {
             self.note_strike(strike);
-            self.befall(&strike.fault);
+            if chosen && self.is_in_the_middle(&strike.fault, phase) {
+                self.act_later(MIDDLE, Act::Befall(strike.fault.clone()));
+            } else {
+                self.befall(&strike.fault);
+            }
         }
         strikes.into_iter().map(|strike| strike.fault).collect()
     }
@@ -380,6 +389,9 @@ impl Cluster {
     }
 
     fn makes_sense(&self, fault: &Fault, answered: bool) -> bool {
+        if !self.can_befall(fault) {
+            return false;
+        }
         match fault {
             Fault::Crash { process, .. } => self.is_alive(process),
             Fault::Pause { process, .. } => self.is_alive(process) && !self.is_paused(&process.to_string()),

@@ -268,7 +268,10 @@ fn growth(runs: u64, coverage: &Coverage) -> Growth {
 fn found(campaign: &Campaign, entry: &Entry, finding: &Finding, nth: u64, by: StrategyName, played: &Played) -> Found {
     let token = entry.subject.scenario().map(|scenario| {
         let token = Token::new(scenario, played.seed).storm(by, played.notes.picks.clone());
-        token.mutant(campaign.mutant_name()).to_string()
+        token
+            .mutant(campaign.mutant_name())
+            .link(entry.subject.link())
+            .to_string()
     });
     Found {
         finding: finding.clone(),
@@ -276,6 +279,8 @@ fn found(campaign: &Campaign, entry: &Entry, finding: &Finding, nth: u64, by: St
         by: by.to_string(),
         token: token.unwrap_or_default(),
         strikes: played.struck.clone(),
+        unrepeatable: played.unrepeatable.clone(),
+        output: played.output.clone(),
         shrunk: None,
     }
 }
@@ -445,14 +450,19 @@ impl Course<'_> {
             seeds: (campaign.seeds.start, campaign.seeds.end),
             shards: [campaign.shard].into(),
             interrupted: self.go != Go::On,
+            driver: None,
             scenarios: self.lanes.into_iter().map(|lane| lane.report).collect(),
         }
     }
 }
 
 /// The finding that two plays of one run differ.
-pub(super) fn differs(line: usize, first: &str, second: &str) -> Finding {
-    let text = format!("line {line} of the trace differs\n  first:  {first}\n  second: {second}");
+pub(super) fn differs(line: usize, first: &str, second: &str, link: Option<&str>) -> Finding {
+    let whose = match link {
+        Some(link) => format!(": calls, order and faults were the same, {link} answered differently"),
+        None => String::new(),
+    };
+    let text = format!("line {line} of the trace differs{whose}\n  first:  {first}\n  second: {second}");
     Finding::plain(SAME_AGAIN, 4, text)
 }
 

@@ -78,8 +78,27 @@ pub struct Report {
     pub shards: BTreeSet<Shard>,
     /// Whether it ended early, by hand or by its budget of time.
     pub interrupted: bool,
+    /// The driver that ran outside, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Elsewhere>,
     /// Scenario by scenario.
     pub scenarios: Vec<ScenarioReport>,
+}
+
+/// What a campaign around a driver outside could not do, and could not see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Elsewhere {
+    /// The link and the driver, as tokens spell them.
+    pub link: String,
+    /// What the user says to have it: ` --driver my-driver.yaml`.
+    pub arguments: String,
+    /// What never strikes there, as sentences.
+    pub limits: Vec<String>,
+    /// What is not judged: promises, and what of them.
+    pub unseen: Vec<(String, String)>,
+    /// Scenarios that do not apply, and why.
+    pub not_applicable: BTreeMap<String, Vec<String>>,
 }
 
 /// What one scenario came to.
@@ -142,6 +161,12 @@ pub struct Found {
     pub token: String,
     /// What struck.
     pub strikes: Vec<Strike>,
+    /// What happened in real time only, as sentences: repeated, the run may differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrepeatable: Vec<String>,
+    /// Files with what the driver said, if it runs outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
     /// What was left after shrinking.
     #[serde(default)]
     pub shrunk: Option<ShrunkReport>,
@@ -216,6 +241,13 @@ impl Report {
         same("strategy", &self.strategy, &other.strategy)?;
         let mutant = |report: &Report| report.mutant.clone().unwrap_or_else(|| "none".into());
         same("mutant", &mutant(self), &mutant(&other))?;
+        let driver = |report: &Report| {
+            report
+                .driver
+                .as_ref()
+                .map_or_else(|| "in the tank".into(), |d| d.link.clone())
+        };
+        same("driver", &driver(self), &driver(&other))?;
         let seeds = |report: &Report| format!("{}..{}", report.seeds.0, report.seeds.1);
         same("seeds", &seeds(self), &seeds(&other))?;
         if let Some(both) = self.shards.intersection(&other.shards).next() {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::coverage::Features;
 use super::witness::{Notes, Told, Witness};
 use crate::link::Factory;
+use crate::link::socket::Outside;
 use crate::mutants::Mutant;
 use crate::play::{self, Options, Report, Verdict};
 use crate::scenario::Scenario;
@@ -20,6 +21,8 @@ use crate::storm::{Party, Season, Violation};
 pub const EXPECTATIONS: &str = "expectations";
 /// The promise that stands for panics.
 pub const NO_PANIC: &str = "no-panic";
+/// The promise that a run comes to a verdict: drivers and tools answer.
+pub const JUDGED: &str = "judged";
 /// The promise that the same run gives the same trace.
 pub const SAME_AGAIN: &str = "same-again";
 
@@ -75,7 +78,7 @@ pub struct Finding {
     /// The promise as one sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub says: String,
-    /// The exit status that stands for it: 1, 2, 3, 4 or 70.
+    /// The exit status that stands for it: 1, 2, 3, 4, 5 or 70.
     pub status: u8,
     /// What was seen, as one sentence.
     pub text: String,
@@ -147,6 +150,10 @@ pub struct Played {
     pub sometimes: Vec<(String, bool)>,
     /// What coverage counts.
     pub features: Features,
+    /// What happened in real time only, as sentences: repeated, the run may differ.
+    pub unrepeatable: Vec<String>,
+    /// Files with what the driver said, if it runs outside.
+    pub output: Vec<String>,
     /// The digest of the trace, if the trace was kept.
     pub digest: Option<String>,
     /// The whole report, if the trace was kept.
@@ -170,6 +177,11 @@ pub trait Subject: Send + Sync {
     /// Plays once. The same run gives the same result.
     fn play(&self, run: Run, told: &Arc<Mutex<Told>>) -> Played;
 
+    /// The link and the driver behind it, as tokens spell them, if that is not in the tank.
+    fn link(&self) -> Option<String> {
+        None
+    }
+
     /// The scenario, if it is one.
     fn scenario(&self) -> Option<&Scenario> {
         None
@@ -189,11 +201,17 @@ pub struct Tank {
     pub scenario: Arc<Scenario>,
     /// Drivers that are not the reference driver.
     pub drivers: BTreeMap<String, Factory>,
+    /// The driver that runs outside, if one does.
+    pub outside: Option<Arc<Outside>>,
     /// The bug that is switched on.
     pub mutant: Option<&'static Mutant>,
 }
 
 impl Subject for Tank {
+    fn link(&self) -> Option<String> {
+        self.outside.as_ref().map(|outside| outside.mark())
+    }
+
     fn play(&self, run: Run, told: &Arc<Mutex<Told>>) -> Played {
         let notes = Arc::new(Mutex::new(Notes::default()));
         let witness = Witness::new(run.chooser, Arc::clone(&notes), Arc::clone(told), run.keep_meetings);
@@ -205,6 +223,9 @@ impl Subject for Tank {
         let options = Options {
             seed: run.seed,
             drivers: self.drivers.clone(),
+            outside: self.outside.clone(),
+            // Of what is pinned there are hundreds of plays, and the one that matters was found before.
+            keeps_output: run.pinned.is_empty(),
             strikes: run.pinned,
             storm: Some(Arc::new(storm)),
             mutant: self.mutant,
@@ -229,6 +250,13 @@ impl Subject for Tank {
                 result.features = Features::of(&report.trace, &result.notes);
                 result.findings = findings(&report);
                 result.sometimes.clone_from(&report.sometimes);
+                result.unrepeatable.clone_from(&report.aftermath.unrepeatable);
+                result.output = report
+                    .aftermath
+                    .logs
+                    .iter()
+                    .map(|(_, log)| log.display().to_string())
+                    .collect();
                 result.struck = if report.struck.is_empty() {
                     result.notes.strikes.clone()
                 } else {
@@ -251,6 +279,7 @@ impl Subject for Tank {
         Some(Box::new(Tank {
             scenario: Arc::new(scenario.clone()),
             drivers: self.drivers.clone(),
+            outside: self.outside.clone(),
             mutant: self.mutant.filter(|_| !honest),
         }))
     }
@@ -262,6 +291,7 @@ impl Tank {
         Tank {
             scenario: Arc::new(scenario),
             drivers,
+            outside: None,
             mutant: None,
         }
     }
@@ -276,6 +306,7 @@ fn findings(report: &Report) -> Vec<Finding> {
             findings.push(Finding::plain(EXPECTATIONS, 1, text.join("; ")));
         }
         Verdict::Broken(text) => findings.push(Finding::plain(NO_PANIC, 70, text.clone())),
+        Verdict::NotJudged(why) => findings.push(Finding::plain(JUDGED, 5, why.clone())),
         _ => {}
     }
     findings

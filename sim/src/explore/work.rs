@@ -135,14 +135,17 @@ fn again(subject: &dyn Subject, told: &Memory, played: &mut Played) {
         ..Run::storm(played.seed, played.notes.picks.chooser())
     };
     let second = subject.play(run, told);
-    if played.digest == second.digest {
+    let by_chance = !played.unrepeatable.is_empty() || !second.unrepeatable.is_empty();
+    if by_chance || played.digest == second.digest {
         return;
     }
     let (first, second) = (lines(played), lines(&second));
     let at = first.iter().zip(&second).position(|(a, b)| a != b);
     let at = at.unwrap_or(first.len().min(second.len()));
     let line = |lines: &[String]| lines.get(at).cloned().unwrap_or_else(|| "(the trace ends)".into());
-    played.findings.push(differs(at + 1, &line(&first), &line(&second)));
+    let link = subject.link();
+    let finding = differs(at + 1, &line(&first), &line(&second), link.as_deref());
+    played.findings.push(finding);
 }
 
 fn lines(played: &Played) -> Vec<String> {
@@ -186,18 +189,23 @@ pub(super) fn made_small(
         nodes: scenario.cluster.nodes.len(),
         plays,
         repeats,
-        replay: file.text(&comment(&finding, &story, scenario)),
+        replay: file.text(&comment(&finding, &story, scenario, subject.link())),
         file: None,
         story,
     })
 }
 
 /// What stands above a replay file.
-fn comment(finding: &Finding, story: &Story, scenario: &Scenario) -> String {
+fn comment(finding: &Finding, story: &Story, scenario: &Scenario, link: Option<String>) -> String {
     let mut text = story::plain(&story::headline(finding));
     text.push_str(&format!("\nFound in {}. What happens:\n\n", scenario.name));
     text.push_str(&story::plain(&story.text()));
-    text.push_str("\nSee it with: wavetank replay THIS-FILE\n");
+    match link {
+        Some(link) => text.push_str(&format!(
+            "\nSee it with: wavetank replay THIS-FILE --driver PROFILE ({link})\n"
+        )),
+        None => text.push_str("\nSee it with: wavetank replay THIS-FILE\n"),
+    }
     text
 }
 

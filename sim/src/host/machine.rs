@@ -213,6 +213,11 @@ impl Machine {
         });
     }
 
+    /// How many bytes the file system behind a path offers in all, on a machine that is not modelled. For oracles.
+    pub fn room(&self, path: &str) -> Option<u64> {
+        self.0.real.as_ref()?.room(path)
+    }
+
     /// What it holds, for oracles.
     pub fn inventory(&self) -> Inventory {
         if let Some(real) = &self.0.real {

@@ -66,6 +66,11 @@ pub trait RealMachine: Send + Sync {
     /// # Errors
     /// [`PodError`].
     fn pod_read(&self, uid: &str, path: &str) -> Result<ReadBack, PodError>;
+    /// How many bytes the file system behind a path offers in all. Nothing if nobody can tell.
+    fn room(&self, path: &str) -> Option<u64> {
+        let _ = path;
+        None
+    }
     /// A pod syncs one of its volumes.
     ///
     /// # Errors

@@ -135,6 +135,7 @@ impl Ground {
         let tank = |mutant| Tank {
             scenario: Arc::clone(scenario),
             drivers: BTreeMap::new(),
+            outside: None,
             mutant,
         };
         Ground {

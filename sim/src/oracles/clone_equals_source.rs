@@ -12,7 +12,7 @@ use wavetank_driver::pool::Source;
 use wavetank_proto::csi::v1::volume_content_source::Type;
 
 use super::{Oracle, Party, Promise, Season, View, Violation};
-use crate::link::{CsiReply, CsiRequest};
+use crate::link::{CsiReply, CsiRequest, Sight};
 use crate::trace::{Record, What};
 
 /// The promise.
@@ -30,6 +30,10 @@ pub(super) struct CloneEqualsSource;
 impl Oracle for CloneEqualsSource {
     fn promise(&self) -> &'static Promise {
         &PROMISE
+    }
+
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        (!sight.machines).then_some("what a copy holds: only what is said of it")
     }
 
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {

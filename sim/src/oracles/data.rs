@@ -13,6 +13,7 @@
 
 use super::{Oracle, Party, Promise, Season, View, Violation};
 use crate::host::{Finding, Report};
+use crate::link::Sight;
 
 /// The promise.
 pub static PROMISE: Promise = Promise {
@@ -29,6 +30,14 @@ pub(super) struct DurableData;
 impl Oracle for DurableData {
     fn promise(&self) -> &'static Promise {
         &PROMISE
+    }
+
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        match (sight.machines, sight.storage) {
+            (_, true) => None,
+            (true, false) => Some("bytes that no pod reads, and what a power loss takes"),
+            (false, false) => Some("all of it: pods' data is not looked at"),
+        }
     }
 }
 

@@ -136,6 +136,11 @@ impl Facts {
         self.drivers.get(name)
     }
 
+    /// Every driver.
+    pub fn drivers(&self) -> impl Iterator<Item = &Driver> {
+        self.drivers.values()
+    }
+
     /// A volume by driver and handle.
     pub fn volume(&self, driver: &str, handle: &str) -> Option<&Volume> {
         self.driver(driver)?.volume(handle)

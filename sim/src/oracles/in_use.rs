@@ -8,14 +8,14 @@
 //! *Mutant*: `create-loser-deletes-winner` (D01), `recursive-destroy` (D15), `late-detach-fires` (D21), `driver-detaches-others` (D28),
 //! `unpublish-ignores-node` (D32), `delete-cuts-off-users` (K10).
 //!
-//! Blind spot: drivers that keep their volumes elsewhere than in the tank's storage system.
+//! Blind spot: of drivers that keep their volumes elsewhere than in the tank's storage system only what is gone at the end is seen.
 
 use std::collections::BTreeSet;
 
 use super::{Oracle, Party, Promise, Season, State, View, Violation, Way};
 use crate::api::ObjKey;
 use crate::host::Deed;
-use crate::link::{CsiReply, CsiRequest};
+use crate::link::{CsiReply, CsiRequest, Elsewhere, Sight};
 use crate::trace::{Record, What};
 
 /// The promise.
@@ -36,6 +36,14 @@ pub(super) struct InUse {
 impl Oracle for InUse {
     fn promise(&self) -> &'static Promise {
         &PROMISE
+    }
+
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        match (sight.storage, sight.holdings) {
+            (true, _) => None,
+            (false, true) => Some("when something is taken away: only what is gone at the end"),
+            (false, false) => Some("all of it: nobody tells what the backend holds"),
+        }
     }
 
     fn look(&mut self, record: &Record, _: &View<'_>, _: &mut Vec<Violation>) {
@@ -80,6 +88,28 @@ impl Oracle for InUse {
             | Deed::Cut { .. } => {}
         }
     }
+
+    fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
+        let held = view.cluster.elsewhere().and_then(Elsewhere::holds);
+        let Some(Ok(held)) = held else { return };
+        for volume in view.facts.drivers().flat_map(|driver| &driver.volumes) {
+            let (handle, known) = volume;
+            if known.name.is_some() && !known.delete_asked && !held.contains(handle) {
+                found.push(vanished(handle, view));
+            }
+        }
+    }
+}
+
+/// A volume of a driver elsewhere is not among what its backend holds.
+fn vanished(handle: &str, view: &View<'_>) -> Violation {
+    let name = view.volume(handle);
+    let text = format!("{name} was handed out and is gone, although nobody asked for its deletion");
+    let blame = (
+        Party::Driver,
+        "CSI v1.12, DeleteVolume: a volume lives until it is deleted",
+    );
+    view.broken(&PROMISE, blame, text, vec![name])
 }
 
 fn deleted(driver: &str, handle: &str, view: &View<'_>) -> Option<Violation> {

@@ -8,6 +8,7 @@
 //! *Mutant*: `create-leaks-when-wait-fails` (D03), `delete-trusts-backend` (D11), `provisioner-forgets-in-progress` (S01).
 
 use super::{Oracle, Party, Promise, Season, View, Violation};
+use crate::link::Sight;
 
 /// The promise.
 pub static PROMISE: Promise = Promise {
@@ -26,8 +27,22 @@ impl Oracle for NoLeftovers {
         &PROMISE
     }
 
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        match (sight.storage, sight.holdings, sight.machines) {
+            (true, ..) => None,
+            (false, true, true) => Some("snapshots, and whom the storage lets in"),
+            (false, true, false) => Some("snapshots, mounts and devices"),
+            (false, false, true) => Some("volumes and snapshots: nobody tells what the backend holds"),
+            (false, false, false) => Some("volumes, snapshots, mounts and devices"),
+        }
+    }
+
     fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
-        for left in view.cluster.strays() {
+        let elsewhere = view.cluster.left_elsewhere().unwrap_or_else(|why| {
+            found.push(mute(&why, view));
+            Vec::new()
+        });
+        for left in view.cluster.strays().into_iter().chain(elsewhere) {
             if view.facts.retained().any(|handle| left.contains(handle))
                 || is_forgotten(&left, view)
                 || is_orphaned(&left, view)
@@ -39,6 +54,16 @@ impl Oracle for NoLeftovers {
             found.push(view.broken(&PROMISE, blame, text, vec![left]));
         }
     }
+}
+
+/// The backend does not say what it holds.
+fn mute(why: &str, view: &View<'_>) -> Violation {
+    let text = format!("the driver cannot tell which volumes it holds: {why}");
+    let blame = (
+        Party::Driver,
+        "CSI v1.12, ListVolumes; the inventory command of the profile",
+    );
+    view.broken(&PROMISE, blame, text, vec!["the inventory".to_owned()])
 }
 
 /// Whether kubelet itself leaves it behind: it died while it staged or unstaged.

@@ -3,6 +3,7 @@
 //! One file each, whose header says *Promise*, *Why*, *Source* and *Mutant*. Safety oracles look after every record of the trace; oracles of the calm look when
 //! the storm is over, everything is healed, and the run has had its time to settle.
 
+mod bounded;
 mod clone_equals_source;
 mod csi_by_the_cluster;
 pub mod data;
@@ -27,12 +28,13 @@ mod tests;
 
 use crate::cluster::Cluster;
 use crate::host::Deed;
+use crate::link::Sight;
 use crate::runtime::Time;
 use crate::trace::{Lore, Record};
 
 pub use crate::storm::{Party, Promise, Season, Violation};
 pub use facts::{Driver, Facts, Open, State, Volume, Way, is_multi_node, node_of};
-pub use panel::{Panel, promises};
+pub use panel::{Panel, promises, unseen};
 pub use settles::{settles_violation, unsettled, waits_for_another};
 
 /// What an oracle sees.
@@ -88,6 +90,12 @@ impl View<'_> {
 pub trait Oracle: Send {
     /// The promise.
     fn promise(&self) -> &'static Promise;
+
+    /// What of the promise cannot be judged where so much can be seen, as a sentence; nothing if all of it can.
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        let _ = sight;
+        None
+    }
 
     /// Looks at the next record of the trace. Called for each, in order, right after it was made.
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {

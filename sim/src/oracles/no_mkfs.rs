@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use super::{Oracle, Party, Promise, Season, View, Violation};
 use crate::host::Deed;
+use crate::link::Sight;
 
 /// The promise.
 pub static PROMISE: Promise = Promise {
@@ -30,6 +31,11 @@ pub(super) struct NoMkfs {
 impl Oracle for NoMkfs {
     fn promise(&self) -> &'static Promise {
         &PROMISE
+    }
+
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        (!sight.storage)
+            .then_some("all of it: nobody sees what is formatted; data that is gone is seen when a pod reads")
     }
 
     fn deed(&mut self, driver: &str, deed: &Deed, view: &View<'_>, found: &mut Vec<Violation>) {

@@ -17,7 +17,7 @@ use wavetank_proto::csi::v1::volume_capability::AccessType;
 
 use super::{Oracle, Party, Promise, Season, View, Violation, node_of};
 use crate::host::{Deed, Inventory};
-use crate::link::{Call, CsiReply, CsiRequest};
+use crate::link::{Call, CsiReply, CsiRequest, Sight};
 use crate::trace::{Record, What};
 
 /// The promise.
@@ -40,6 +40,14 @@ pub(super) struct OkMeansDone {
 impl Oracle for OkMeansDone {
     fn promise(&self) -> &'static Promise {
         &PROMISE
+    }
+
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        match (sight.storage, sight.machines) {
+            (true, _) => None,
+            (false, true) => Some("volumes and attachments: only mounts"),
+            (false, false) => Some("all of it: neither storage nor mounts are to be seen"),
+        }
     }
 
     fn deed(&mut self, driver: &str, deed: &Deed, _: &View<'_>, _: &mut Vec<Violation>) {
@@ -164,7 +172,7 @@ fn on_node(call: &Call, node: &str, view: &View<'_>) -> Option<String> {
         call.request,
         CsiRequest::NodePublishVolume(_) | CsiRequest::NodeUnpublishVolume(_) | CsiRequest::NodeUnstageVolume(_)
     );
-    if !relevant {
+    if !relevant || !view.cluster.sight().machines {
         return None;
     }
     // A node that died at the very answer shows nothing.

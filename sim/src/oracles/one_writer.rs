@@ -16,7 +16,7 @@ use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
 
 use super::{Oracle, Party, Promise, Season, State, View, Violation, node_of};
 use crate::host::Deed;
-use crate::link::CsiRequest;
+use crate::link::{CsiRequest, Sight};
 use crate::trace::{Record, What};
 
 /// The promise.
@@ -37,6 +37,10 @@ pub(super) struct OneWriter {
 impl Oracle for OneWriter {
     fn promise(&self) -> &'static Promise {
         &PROMISE
+    }
+
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        (!sight.storage).then_some("whom the storage lets in: only what was answered")
     }
 
     fn deed(&mut self, driver: &str, deed: &Deed, view: &View<'_>, found: &mut Vec<Violation>) {

@@ -2,6 +2,7 @@
 
 use super::{Facts, Oracle, Promise, Season, View, Violation};
 use crate::cluster::Cluster;
+use crate::link::Sight;
 
 /// The oracles of a run.
 pub struct Panel {
@@ -36,12 +37,19 @@ fn all() -> Vec<Box<dyn Oracle>> {
         Box::<super::leftovers::NoLeftovers>::default(),
         Box::<super::hot_loop::NoHotLoop>::default(),
         Box::<super::driver_alive::DriverAlive>::default(),
+        Box::<super::bounded::Bounded>::default(),
     ]
 }
 
 /// Every promise that is judged, safety first.
 pub fn promises() -> Vec<&'static Promise> {
     all().iter().map(|oracle| oracle.promise()).collect()
+}
+
+/// What no oracle can judge where only so much can be seen: promises, and what of them.
+pub fn unseen(sight: &Sight) -> Vec<(&'static str, &'static str)> {
+    let of = |oracle: &Box<dyn Oracle>| Some((oracle.promise().name, oracle.unseen(sight)?));
+    all().iter().filter_map(of).collect()
 }
 
 impl Default for Panel {

@@ -14,9 +14,9 @@ use wavetank_driver::VolumeId;
 use wavetank_proto::csi::v1::CapacityRange;
 
 use super::ok_means_done::is_block;
-use super::{Oracle, Party, Promise, Season, State, View, Violation};
+use super::{Oracle, Party, Promise, Season, State, View, Violation, node_of};
 use crate::api::{Kind, ObjKey, Object, fields};
-use crate::link::{Call, CsiReply, CsiRequest};
+use crate::link::{Call, CsiReply, CsiRequest, Sight};
 use crate::trace::{Record, What};
 
 /// The promise.
@@ -32,6 +32,9 @@ const ROUNDING: u64 = 1 << 20;
 /// What an encryption layer keeps for itself, at most.
 const LAYER: u64 = 32 << 20;
 
+/// What a real file system keeps for its log, inodes and the like, beside an eighth of its device.
+const OVERHEAD: u64 = 64 << 20;
+
 /// Judges [`PROMISE`].
 #[derive(Default)]
 pub(super) struct Sizes {
@@ -46,6 +49,14 @@ impl Oracle for Sizes {
         &PROMISE
     }
 
+    fn unseen(&self, sight: &Sight) -> Option<&'static str> {
+        match (sight.storage, sight.machines) {
+            (true, _) => None,
+            (false, true) => Some("sizes of volumes and devices: only what is said, and what file systems offer"),
+            (false, false) => Some("real sizes: only what is said"),
+        }
+    }
+
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {
         match &record.what {
             What::Reply {
@@ -53,7 +64,9 @@ impl Oracle for Sizes {
                 result: Ok(reply),
                 ..
             } => {
-                let Some(wrong) = self.answered(call, reply, view) else {
+                let wrong = self.answered(call, reply, view);
+                let wrong = wrong.or_else(|| self.cramped(call, node_of(&record.process)?, view));
+                let Some(wrong) = wrong else {
                     return;
                 };
                 let handle = match reply {
@@ -163,6 +176,31 @@ impl Sizes {
         };
         let text = format!("{object} claims {has} bytes, but {wrong}");
         Some(view.broken(&PROMISE, blame, text, vec![object]))
+    }
+
+    /// What the file system behind a path offers on a real machine is less than was promised: where no storage system tells it.
+    fn cramped(&self, call: &Call, node: &str, view: &View<'_>) -> Option<String> {
+        let sight = view.cluster.sight();
+        if sight.storage || !sight.machines {
+            return None;
+        }
+        let (path, capability, wanted) = match &call.request {
+            CsiRequest::NodeExpandVolume(r) => {
+                let asked = r.capacity_range.as_ref().map_or(0, |range| bytes(range.required_bytes));
+                (&r.volume_path, r.volume_capability.as_ref(), asked)
+            }
+            CsiRequest::NodePublishVolume(r) => {
+                let made = self.made.get(&(call.driver.to_string(), r.volume_id.clone()))?;
+                (&r.target_path, r.volume_capability.as_ref(), *made)
+            }
+            _ => return None,
+        };
+        if is_block(capability) {
+            return None;
+        }
+        let room = view.cluster.machine(node)?.room(path)?;
+        small(room + wanted / 8 + OVERHEAD, wanted)
+            .map(|_| format!("its file system has room for {room} bytes, not for {wanted}"))
     }
 }
 

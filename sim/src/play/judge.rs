@@ -96,6 +96,9 @@ pub fn targets(cluster: &Cluster, books: &Books, target: &Target) -> Vec<ObjectR
         .collect()
 }
 
+/// How often a backend is asked what it still holds.
+const ASK: Duration = Duration::from_secs(5);
+
 impl Player<'_> {
     /// Waits until a condition holds.
     pub(super) async fn wait(&mut self, condition: &Condition, within: Duration) -> Result<(), String> {
@@ -150,10 +153,12 @@ impl Player<'_> {
                         cluster.leftovers().is_empty()
                     })
                     .await;
-                let leaked = match &self.outside {
-                    Some(run) => super::outside::leaked(&self.cluster, run)?,
-                    None => Vec::new(),
-                };
+                let mut leaked = self.cluster.left_elsewhere()?;
+                // Nobody tells when a backend lets go: it is asked now and then.
+                while settled && !leaked.is_empty() && self.now() < until {
+                    self.run_for(ASK).await;
+                    leaked = self.cluster.left_elsewhere()?;
+                }
                 if settled && leaked.is_empty() {
                     Ok(())
                 } else if settled {

@@ -56,6 +56,8 @@ pub struct Options {
     pub storm: Option<Arc<dyn Fn() -> Box<dyn Chooser> + Send + Sync>>,
     /// Whether oracles judge. Only a benchmark says no.
     pub oracles: bool,
+    /// Whether the output of an outside driver is kept where a run does not hold.
+    pub keeps_output: bool,
     /// What is wrong in this cluster. `None`: nothing. A wrong driver is the reference driver; drivers of somebody's own stay as they are.
     pub mutant: Option<&'static Mutant>,
 }
@@ -70,6 +72,7 @@ impl Default for Options {
             strikes: Vec::new(),
             storm: None,
             oracles: true,
+            keeps_output: true,
             mutant: None,
         }
     }
@@ -102,8 +105,6 @@ pub struct Report {
 struct Player<'a> {
     scenario: &'a Scenario,
     cluster: Cluster,
-    /// The run of the driver that runs outside, if one does.
-    outside: Option<Arc<socket::Run>>,
     books: Books,
     panel: Panel,
     failures: Vec<Failure>,
@@ -130,9 +131,12 @@ pub fn play(scenario: &Scenario, options: &Options) -> Report {
     report.aftermath.broken = session.broken();
     if let Some(why) = session.hung() {
         report.verdict = Verdict::NotJudged(why);
+        // What was seen after it hung says nothing.
+        report.violations.clear();
     }
     match report.verdict {
         Verdict::Held => session.clear(),
+        _ if !options.keeps_output => session.clear(),
         _ => report.aftermath.logs = session.logs(),
     }
     report
@@ -151,9 +155,7 @@ fn play_around(scenario: Scenario, options: Options, outside: Option<Arc<socket:
         );
         assemble::boot(&mut cluster, &scenario.cluster).await;
         let begin = cluster.now();
-        // They look at modelled machines, which a driver that runs outside does not touch.
-        let judged = options.oracles && outside.is_none();
-        let mut panel = if judged { Panel::new() } else { Panel::silent() };
+        let mut panel = if options.oracles { Panel::new() } else { Panel::silent() };
         panel.look(&cluster);
         cluster.trace_mut().begin(begin);
         panel.begin();
@@ -164,7 +166,6 @@ fn play_around(scenario: Scenario, options: Options, outside: Option<Arc<socket:
         let mut player = Player {
             scenario: &scenario,
             cluster,
-            outside,
             books,
             panel,
             failures: Vec::new(),
@@ -181,6 +182,9 @@ fn play_around(scenario: Scenario, options: Options, outside: Option<Arc<socket:
             ..
         } = player;
         let struck = cluster.struck();
+        if let Some(run) = &outside {
+            run.closes();
+        }
         let trace = cluster.shut_down().await;
         let secrets = Secrets::of(trace.records());
         let scrub = |failure: Failure| Failure {

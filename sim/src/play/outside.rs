@@ -1,13 +1,9 @@
 //! A cluster around a driver that runs outside: its nodes are real machines, its processes are real processes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PersistentVolume;
-
 use super::assemble::Namer;
-use crate::api::{Kind, fields};
 use crate::cluster::{Cluster, DriverSpec, NodeSpec};
 use crate::host::Machine;
 use crate::link::socket::{self, ProcessShape};
@@ -27,32 +23,10 @@ pub struct Aftermath {
     pub logs: Vec<(String, std::path::PathBuf)>,
 }
 
-/// What is left at the end that only the driver can tell: the volumes that it still has and that no PersistentVolume names.
-pub(super) fn leaked(cluster: &Cluster, run: &Arc<socket::Run>) -> Result<Vec<String>, String> {
-    let place = if run.outside().profile().combined.is_some() {
-        cluster.machines().next().map_or("controller", |(name, _)| name)
-    } else {
-        "controller"
-    };
-    let mut left = Vec::new();
-    let volumes = cluster.api().list::<PersistentVolume>();
-    if cluster.api().count(Kind::PersistentVolume) == 0 {
-        left.extend(run.loops());
-    }
-    let Some(found) = run.inventory(place).or_else(|| run.listed()) else {
-        return Ok(left);
-    };
-    let known: BTreeSet<&str> = volumes
-        .filter_map(|volume| fields::volume_handle(volume))
-        .map(|(_, handle)| handle)
-        .collect();
-    let strays = found?.into_iter().filter(|handle| !known.contains(handle.as_str()));
-    left.extend(strays.map(|handle| format!("volume {handle} of the driver")));
-    Ok(left)
-}
-
 /// Adds the machines and the processes of the driver.
 pub(super) fn add(cluster: &mut Cluster, shape: &scenario::Cluster, run: &Arc<socket::Run>, namer: &Namer) {
+    let first = shape.nodes.first().map_or("controller", |node| node.name.as_str());
+    cluster.stands_around(Arc::new(socket::Around::new(run, first)));
     for node in &shape.nodes {
         let driver = shape.drivers.first().map_or("", |driver| driver.name.as_str());
         let machine = Box::new(run.machine(&node.name, driver));

@@ -217,6 +217,7 @@ impl Player<'_> {
     /// Waits until all has settled and stays so for a while.
     async fn settle(&mut self) {
         let until = self.now() + CALM;
+        let mut pause = LOOK;
         let (mut settled, mut relapse) = (None, None);
         loop {
             let now = self.now();
@@ -232,7 +233,11 @@ impl Player<'_> {
             if self.weather == Weather::Calm && settled.is_none() {
                 self.tend();
             }
-            self.run_for(LOOK).await;
+            self.run_for(pause).await;
+            // What is asked outside takes real time.
+            if self.cluster.elsewhere().is_some() {
+                pause = (pause * 2).min(STAYS);
+            }
         }
         self.look_at_data();
         self.panel.settle(&self.cluster);
@@ -248,11 +253,12 @@ fn unrest(cluster: &Cluster) -> Option<String> {
     let first = unsettled(cluster).into_iter().next();
     let first = first.map(|(object, text)| format!("{object} {text}"));
     first.or_else(|| {
-        cluster
-            .strays()
-            .into_iter()
-            .next()
-            .map(|left| format!("{left} belongs to nothing"))
+        let elsewhere = match cluster.left_elsewhere() {
+            Ok(left) => left,
+            Err(why) => return Some(why),
+        };
+        let left = cluster.strays().into_iter().chain(elsewhere).next()?;
+        Some(format!("{left} belongs to nothing"))
     })
 }
 

@@ -273,20 +273,19 @@ impl Fault {
         format!("`{}` strikes at the phase `{phase}` and nowhere else", self.kind())
     }
 
-    /// Whether it befalls a call or a write on its way: behind every link it can.
-    pub fn is_on_the_way(&self) -> bool {
+    /// Whether it befalls what only a model has: operations of a driver's machine, its storage system, its clock, bytes that were not synced.
+    pub fn needs_a_model(&self) -> bool {
         matches!(
             self,
-            Fault::RefuseCall { .. }
-                | Fault::DelayCall { .. }
-                | Fault::DuplicateCall {}
-                | Fault::LoseAnswer {}
-                | Fault::DelayAnswer { .. }
-                | Fault::ReplaceAnswer { .. }
-                | Fault::Conflict {}
-                | Fault::FailWrite {}
-                | Fault::ThrottleWrite { .. }
-                | Fault::LoseWriteAnswer {}
+            Fault::FailOperation { .. }
+                | Fault::PretendFailure { .. }
+                | Fault::SlowOperation { .. }
+                | Fault::PowerLoss { .. }
+                | Fault::StorageAway { .. }
+                | Fault::StorageFull { .. }
+                | Fault::SlowStorage { .. }
+                | Fault::StaleLists { .. }
+                | Fault::SkewClock { .. }
         )
     }
 

@@ -1,8 +1,8 @@
 //! The token of a run: the text from which it is repeated.
 //!
 //! `wavetank/0.1.0/4f1c09be22d0a7e5/7`: version, digest of the scenario, seed. A storm adds who picked and what (`explore/picks.rs`), a wrong driver adds its name:
-//! `wavetank/0.1.0/4f1c09be22d0a7e5/7/storm=swarm:12+45.3/mutant=clone-retry-refused`. The link is the one in the process; another one would add its name, too. A token
-//! repeats a trace byte for byte in its own version and is refused in every other.
+//! `wavetank/0.1.0/4f1c09be22d0a7e5/7/storm=swarm:12+45.3/mutant=clone-retry-refused`. A driver that is not in the tank adds the link, its name and the digest of its profile:
+//! `…/7/link=socket:csi.example.com:1f3a9b20`. A token repeats a trace byte for byte in its own version and is refused in every other.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,6 +30,8 @@ pub struct Token {
     pub storm: Option<Storm>,
     /// The bug that is switched on.
     pub mutant: Option<String>,
+    /// The link, and the driver behind it, if it is not in the tank.
+    pub link: Option<String>,
 }
 
 /// The storm of a run.
@@ -50,6 +52,22 @@ pub enum TokenError {
     /// Another version made it.
     #[error("the token is of wavetank {0}, this is {VERSION}: a token repeats a run in its own version only")]
     Version(String),
+    /// It is of a run around a driver that is not in the tank.
+    #[error("the token is of a run around a driver outside ({0}): name its profile with --driver")]
+    Outside(String),
+    /// It is of a run around a driver in the tank.
+    #[error("the token is of a run around a driver in the tank: leave out --driver")]
+    Inside,
+    /// It is of another driver, or of another profile of it.
+    #[error(
+        "the token is of a run around {token}, and the profile is of {found}: it is another driver, or its profile was changed since"
+    )]
+    Profile {
+        /// The link and driver in the token.
+        token: String,
+        /// Those at hand.
+        found: String,
+    },
     /// It is of another scenario, or of this one before it was changed.
     #[error(
         "the token is of a scenario with the digest {token}, `{name}` has {found}: it is another scenario, or was changed since"
@@ -73,6 +91,7 @@ impl Token {
             seed,
             storm: None,
             mutant: None,
+            link: None,
         }
     }
 
@@ -89,6 +108,28 @@ impl Token {
     #[must_use]
     pub fn mutant(self, mutant: Option<String>) -> Token {
         Token { mutant, ..self }
+    }
+
+    /// The same run around a driver that is not in the tank.
+    #[must_use]
+    pub fn link(self, link: Option<String>) -> Token {
+        Token { link, ..self }
+    }
+
+    /// Whether the token is of a run around this driver: `None` for one in the tank.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub fn check_link(&self, link: Option<&str>) -> Result<(), TokenError> {
+        match (&self.link, link) {
+            (Some(token), Some(found)) if token != found => Err(TokenError::Profile {
+                token: token.clone(),
+                found: found.to_owned(),
+            }),
+            (Some(token), None) => Err(TokenError::Outside(token.clone())),
+            (None, Some(_)) => Err(TokenError::Inside),
+            (Some(_), Some(_)) | (None, None) => Ok(()),
+        }
     }
 
     /// Whether the token is of this scenario.
@@ -124,7 +165,11 @@ impl fmt::Display for Token {
             write!(f, "/storm={by}:{picks}")?;
         }
         match &self.mutant {
-            Some(mutant) => write!(f, "/mutant={mutant}"),
+            Some(mutant) => write!(f, "/mutant={mutant}")?,
+            None => {}
+        }
+        match &self.link {
+            Some(link) => write!(f, "/link={link}"),
             None => Ok(()),
         }
     }
@@ -154,14 +199,18 @@ impl FromStr for Token {
             seed,
             storm: None,
             mutant: None,
+            link: None,
         };
         for part in more {
             match part.split_once('=') {
-                Some(("storm", storm)) if token.storm.is_none() && token.mutant.is_none() => {
+                Some(("storm", storm)) if token.storm.is_none() && token.mutant.is_none() && token.link.is_none() => {
                     token.storm = Some(read_storm(storm).ok_or_else(shape)?);
                 }
-                Some(("mutant", name)) if token.mutant.is_none() && !name.is_empty() => {
+                Some(("mutant", name)) if token.mutant.is_none() && token.link.is_none() && !name.is_empty() => {
                     token.mutant = Some(name.to_owned());
+                }
+                Some(("link", link)) if token.link.is_none() && link.split(':').count() == 3 => {
+                    token.link = Some(link.to_owned());
                 }
                 _ => return Err(shape()),
             }
@@ -211,7 +260,20 @@ mod tests {
                 .ends_with("/7/storm=swarm:12+45.3/mutant=clone-retry-refused")
         );
         let empty = plain.clone().storm(StrategyName::Single, "".parse().unwrap());
-        for token in [plain, storm, infected, empty] {
+        let outside = storm.clone().link(Some("socket:csi.example.com:1f3a9b20".into()));
+        assert!(
+            outside
+                .to_string()
+                .ends_with("/storm=swarm:12+45.3/link=socket:csi.example.com:1f3a9b20")
+        );
+        assert_eq!(outside.check_link(Some("socket:csi.example.com:1f3a9b20")), Ok(()));
+        assert!(matches!(
+            outside.check_link(Some("socket:other:1")),
+            Err(TokenError::Profile { .. })
+        ));
+        assert!(matches!(outside.check_link(None), Err(TokenError::Outside(_))));
+        assert_eq!(plain.check_link(Some("socket:other:1")), Err(TokenError::Inside));
+        for token in [plain, storm, infected, empty, outside] {
             assert_eq!(token.to_string().parse::<Token>(), Ok(token));
         }
     }
@@ -228,6 +290,7 @@ mod tests {
             "wavetank/0.1.0/4f1c09be22d0a7e5/1/storm=swram:1",
             "wavetank/0.1.0/4f1c09be22d0a7e5/1/storm=swarm:2+1",
             "wavetank/0.1.0/4f1c09be22d0a7e5/1/mutant=",
+            "wavetank/0.1.0/4f1c09be22d0a7e5/1/link=socket",
             "wavetank/0.1.0/4f1c09be22d0a7e5/1/banana=3",
         ] {
             assert!(matches!(text.parse::<Token>(), Err(TokenError::Shape(_))), "{text}");

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::Outside;
 use super::profile::AccessMode;
 use crate::scenario::{Expectation, Manifest, Process, Role, Scenario, Step};
+use crate::storm::Fault;
 
 /// The prefix of parameters that belong to Kubernetes.
 const KUBERNETES: &str = "csi.storage.k8s.io/";
@@ -29,6 +30,8 @@ const NEEDS: &[(&[&str], Side, &str)] = &[
             "ControllerPublishVolume",
             "ControllerUnpublishVolume",
             "VolumeAttachment",
+            "attacher",
+            " / va ",
         ],
         Side::Controller,
         "PUBLISH_UNPUBLISH_VOLUME",
@@ -56,7 +59,8 @@ const NEEDS: &[(&[&str], Side, &str)] = &[
     ),
     (&["NodeGetVolumeStats"], Side::Node, "GET_VOLUME_STATS"),
     (&["GetCapacity"], Side::Controller, "GET_CAPACITY"),
-    (&["ListVolumes"], Side::Controller, "LIST_VOLUMES"),
+    // The attacher lists volumes to learn where they are.
+    (&["ListVolumes"], Side::Controller, "LIST_VOLUMES_PUBLISHED_NODES"),
 ];
 
 #[derive(Clone, Copy)]
@@ -118,7 +122,7 @@ impl Case<'_> {
                 changed.join(", ")
             ));
         }
-        if driver.csi_driver.is_some() && self.outside.profile.csi_driver.is_none() {
+        if driver.csi_driver.is_some() && self.outside.profile.csi_driver != driver.csi_driver {
             self.against("it writes the driver's CSIDriver object, which belongs to the profile");
         }
         if shape
@@ -151,6 +155,9 @@ impl Case<'_> {
     /// What Kubernetes does only where other nodes are left.
     fn company(&mut self) {
         let alone = self.outside.profile.nodes == Some(1) && self.scenario.cluster.nodes.len() > 1;
+        if alone && self.text.contains("outOfService") {
+            self.against("a node is declared dead in it, and no other is there to take over");
+        }
         if alone && self.text.contains("TaintManagerEviction") {
             self.against("a node goes silent in it, and where it is the only one, Kubernetes evicts nobody");
         }
@@ -271,12 +278,17 @@ impl Case<'_> {
                         self.ends(&site.process);
                     }
                 }
-                Step::Strike(strike) if !strike.fault.is_on_the_way() => {
+                Step::Strike(strike) if strike.fault.needs_a_model() => {
                     self.against(format!(
                         "it strikes with `{}`, which only the in-process link can",
                         strike.fault.kind()
                     ));
                 }
+                Step::Strike(strike) => match (&strike.fault, strike.fault.node()) {
+                    (Fault::Crash { process, .. } | Fault::Restart { process }, _) => self.ends(process),
+                    (Fault::OutOfService { .. }, Some(node)) => self.ends(&Process::node(node)),
+                    _ => {}
+                },
                 Step::Expect(expected) if expected.iter().any(|one| matches!(one, Expectation::Data(_))) => {
                     self.data();
                 }

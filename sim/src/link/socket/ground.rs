@@ -26,8 +26,8 @@ pub trait Ground: Send + Sync {
     /// Why it does not come up.
     fn boot(&self, place: &Place, threads: &Handle) -> Result<Box<dyn Powered>, String>;
 
-    /// Lets go of what a node that lost its power still holds.
-    fn release(&self, place: &Place);
+    /// What tokens call the link to them.
+    fn link(&self) -> &'static str;
 }
 
 /// A node that has its power. Dropping it takes that away.
@@ -111,15 +111,8 @@ impl Ground for Here {
         }
     }
 
-    fn release(&self, place: &Place) {
-        if !self.isolated {
-            return;
-        }
-        let mut release = std::process::Command::new(&self.program.file);
-        release.args(&self.program.prefix).arg("release").arg(&place.directory);
-        release.stdin(std::process::Stdio::null());
-        // A device that stays is reported as left over.
-        let _ = release.status();
+    fn link(&self) -> &'static str {
+        "socket"
     }
 }
 

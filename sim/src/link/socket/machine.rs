@@ -269,6 +269,13 @@ impl RealMachine for OutsideMachine {
         }
     }
 
+    fn room(&self, path: &str) -> Option<u64> {
+        match self.ask(&Ask::Room(self.names.outside(path)))? {
+            Answer::Room(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
     fn inventory(&self) -> Inventory {
         let pods = match self.ask(&Ask::RunningPods) {
             Some(Answer::Names(names)) => names,

@@ -14,6 +14,7 @@
 //! gave up is let finish before virtual time goes on.
 
 mod applies;
+mod around;
 mod facts;
 mod ground;
 mod machine;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use crate::scenario::Scenario;
 
+pub use around::Around;
 pub use facts::{Facts, scratch};
 pub use ground::{Ground, Here, Place, Powered, Way};
 pub use machine::OutsideMachine;

@@ -7,6 +7,9 @@ use crate::link::{CsiReply, CsiRequest};
 /// Kubelet's directory as the cluster knows it.
 pub const KUBELET: &str = "/var/lib/kubelet";
 
+/// What stands for the node's directory in sentences of a driver: the directory is another one in each run.
+const PLACE: &str = "{place}";
+
 /// The directory of one node's kubelet on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
@@ -33,9 +36,13 @@ impl Names {
         }
     }
 
-    /// A sentence of the driver, with paths as the cluster knows them.
+    /// A sentence of the driver, with paths as the cluster knows them, and the same in each run.
     pub fn sentence(&self, text: &str) -> String {
-        text.replace(&self.kubelet, KUBELET)
+        let text = text.replace(&self.kubelet, KUBELET);
+        match self.kubelet.strip_suffix("/kubelet") {
+            Some(place) if self.kubelet != KUBELET => text.replace(place, PLACE),
+            _ => text,
+        }
     }
 
     /// The request as the driver gets it.

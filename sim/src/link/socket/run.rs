@@ -55,6 +55,8 @@ struct News {
     hung: Option<String>,
     unrepeatable: Vec<String>,
     broken: Vec<String>,
+    /// What happens from now on is no part of the run.
+    closes: bool,
     over: bool,
 }
 
@@ -158,7 +160,6 @@ impl Run {
         let before = self.nodes().insert(node.to_owned(), Agent::Down);
         if let Some(Agent::Up(powered)) = before {
             powered.end();
-            self.outside.ground.release(&self.place(node));
         }
     }
 
@@ -195,6 +196,13 @@ impl Run {
         found
     }
 
+    /// The nodes that are up, the controller's place among them.
+    pub(super) fn places(&self) -> Vec<String> {
+        let nodes = self.nodes();
+        let up = nodes.iter().filter(|(_, agent)| matches!(agent, Agent::Up(_)));
+        up.map(|(node, _)| node.clone()).collect()
+    }
+
     pub(super) fn is_up(&self, node: &str) -> bool {
         !matches!(self.nodes().get(node), Some(Agent::Down))
     }
@@ -208,6 +216,11 @@ impl Run {
     fn is_over(&self) -> bool {
         let news = self.news();
         news.over || news.hung.is_some()
+    }
+
+    /// The run is done: what ends from now on ends because of that.
+    pub fn closes(&self) {
+        self.news().closes = true;
     }
 
     /// Why the run has no verdict, if it has none.
@@ -270,11 +283,10 @@ impl Run {
     pub fn end(&self) {
         self.news().over = true;
         let nodes = std::mem::take(&mut *self.nodes());
-        for (node, agent) in nodes {
+        for agent in nodes.into_values() {
             if let Agent::Up(powered) = agent {
                 powered.end();
             }
-            self.outside.ground.release(&self.place(&node));
         }
     }
 
@@ -530,7 +542,10 @@ impl Process {
                 self.place.node,
                 under_way.join(", ")
             );
-            self.run.news().unrepeatable.push(text);
+            let mut news = self.run.news();
+            if !news.closes {
+                news.unrepeatable.push(text);
+            }
         }
         self.run.ask(&self.place.node, &Ask::Kill("driver".to_owned()));
         self.wait_for_silence();

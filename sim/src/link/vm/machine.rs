@@ -356,10 +356,8 @@ impl Ground for Machines {
         }))
     }
 
-    fn release(&self, place: &Place) {
-        if place.node == CONTROLLER {
-            self.here.release(place);
-        }
+    fn link(&self) -> &'static str {
+        "vm"
     }
 }
 

@@ -2,98 +2,15 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it did not run")]
 
+mod ends;
+mod rig;
+mod shapes;
+mod storms;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("sim/ lies in the workspace")
-}
-
-/// The reference driver's program, which the whole workspace's build puts beside ours.
-fn driver() -> Option<PathBuf> {
-    let file = Path::new(BINARY).with_file_name("wavetank-driver");
-    if file.is_file() {
-        return Some(file);
-    }
-    let demanded = std::env::var_os("WAVETANK_ROOT_TESTS").is_some();
-    assert!(!demanded, "wavetank-driver is not built beside {BINARY}");
-    println!("not checked: wavetank-driver is not built beside {BINARY}");
-    None
-}
-
-/// Whether nodes can have mounts of their own here.
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root() && Path::new("/dev/loop-control").exists();
-    let demanded = std::env::var_os("WAVETANK_ROOT_TESTS").is_some();
-    assert!(
-        root || !demanded,
-        "WAVETANK_ROOT_TESTS is set, and this is no root with loop devices"
-    );
-    if !root {
-        println!("not checked: this needs root and loop devices");
-    }
-    root
-}
-
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Place {
-        Place(tempfile::tempdir().expect("a directory for the test"))
-    }
-
-    fn profile(&self, driver: &Path, backend: &str, head: &str, more: &[&str]) -> String {
-        let mut words = vec![
-            driver.to_str().expect("a plain path"),
-            "--endpoint",
-            "{endpoint}",
-            "--node-id",
-            "{node}",
-            "--backend",
-            backend,
-            "--state-dir",
-            "{state_dir}",
-            "--root",
-            "{kubelet_dir}",
-        ];
-        words.extend(more);
-        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-        let text = format!(
-            "name: csi.wavetank.dev\nnodes: 1\n{head}\ncombined: {{command: [{}]}}\n",
-            words.join(", ")
-        );
-        self.file("driver.yaml", &text)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.path().join(name);
-        fs::write(&path, text).expect("a file for the test");
-        path.to_str().expect("a plain path").to_owned()
-    }
-}
-
-fn wavetank(args: &[&str]) -> Output {
-    let mut command = Command::new(BINARY);
-    command
-        .args(args)
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .env_remove("NO_COLOR");
-    command.output().expect("the binary can be started")
-}
-
-fn text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
+use rig::{MEMORY, Place, driver, is_root, loops_with, marked, text, wavetank};
 
 /// Every line of a library run: what held, what does not apply, and nothing else.
 #[track_caller]
@@ -104,8 +21,6 @@ fn nothing_fails(output: &Output, least: usize) -> usize {
     assert!(held >= least, "only {held} scenarios held:\n{said}");
     held
 }
-
-const MEMORY: &str = "mounts: false\nkeepsState: false";
 
 #[test]
 fn the_library_holds_around_the_reference_driver_with_memory() {
@@ -140,24 +55,17 @@ fn the_library_holds_around_the_reference_driver_with_loop_devices() {
     ];
     let mut args = vec!["run", "--driver", &profile];
     args.extend(themes);
-    nothing_fails(&wavetank(&args), 15);
-    let left = fs::read_dir("/sys/block")
-        .expect("sysfs")
-        .flatten()
-        .filter_map(|entry| {
-            fs::read_to_string(entry.path().join("loop/backing_file"))
-                .ok()
-                .filter(|file| file.contains("wavetank-") && file.contains("-run/"))
-        });
-    assert_eq!(left.count(), 0, "loop devices are left over");
+    let (played, mark) = marked(&args);
+    nothing_fails(&played, 15);
+    assert_eq!(loops_with(&mark), Vec::<String>::new(), "loop devices are left over");
 }
 
 #[test]
 fn a_profile_is_written_by_asking_the_driver_and_can_be_played_with() {
     let Some(driver) = driver() else { return };
     let place = Place::new();
-    let output = place.0.path().join("asked.yaml");
-    let output = output.to_str().expect("a plain path");
+    let output = place.path("asked.yaml");
+    let output = output.as_str();
     let driver = driver.to_str().expect("a plain path");
     let command = [
         "--endpoint",
