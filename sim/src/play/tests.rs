@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Options, play};
 use crate::api::{Object, fields};
 use crate::faults::{Fault, Strike};
-use crate::scenario::{Site, parse};
+use crate::scenario::{GoDuration, Process, Site, parse};
 use crate::trace::What;
 
 #[test]
@@ -68,8 +68,8 @@ fn when_the_storm_is_over_everything_is_given_back() {
     };
     let first = "provisioner / CreateVolume / pvc data / attempt 1 / before-send";
     let pause = Fault::Pause {
-        process: "scheduler".parse().unwrap(),
-        lasts: "24h".parse().unwrap(),
+        process: Process::parse("scheduler").unwrap(),
+        lasts: GoDuration::parse("24h").unwrap(),
     };
     let never = "provisioner / CreateVolume / pvc data / attempt 9 / before-send";
     let options = Options {
