@@ -13,6 +13,7 @@ pub mod kubelet;
 pub mod link;
 pub mod mutants;
 pub mod oracles;
+pub mod page;
 pub mod play;
 pub mod release;
 pub mod runtime;

@@ -28,6 +28,7 @@ mod pool;
 mod probe;
 mod store;
 mod tools;
+pub mod trial;
 
 use std::sync::Arc;
 

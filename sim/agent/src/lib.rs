@@ -16,6 +16,7 @@
 //! a pod's reads and writes go through the path on the node.
 
 mod client;
+pub mod examine;
 mod files;
 pub mod guest;
 pub mod line;
@@ -40,6 +41,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, prefix: &[&str]) -> u8 {
         ["outer", directory] => space::outer(prefix, directory),
         ["inner", rest @ ..] => space::prepare(rest.contains(&"isolated")).and_then(|()| node::serve_input(prefix)),
         ["guest"] => guest::run(prefix),
+        ["examine", directory] => examine::examine(directory),
         ["exec", ..] => processes::exec(&args[1..]),
         _ => return USAGE,
     };

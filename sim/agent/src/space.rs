@@ -20,7 +20,7 @@ const GRACE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// If the kernel grants no namespaces.
 pub fn outer(prefix: &[&str], directory: &str) -> io::Result<u8> {
     let program = std::env::current_exe()?;
-    unshare()?;
+    unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)?;
     let mut inner = Command::new(program);
     let mut inner = inner.args(prefix).args(["inner", "isolated"]).spawn()?;
     let watched = watch(&inner);
@@ -60,14 +60,25 @@ fn watch(inner: &Child) -> io::Result<()> {
     deprecated,
     reason = "the hazards of unsharing concern descriptors and working directories, and neither is unshared here"
 )]
-fn unshare() -> io::Result<()> {
-    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID;
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
     rustix::thread::unshare(flags).map_err(|error| {
         io::Error::new(
             io::Error::from(error).kind(),
             format!("no namespaces for the node: {error}"),
         )
     })
+}
+
+/// Gives this process mounts of its own. What it mounts is seen by nobody else, and goes with it.
+///
+/// # Errors
+/// If the kernel grants no namespace.
+pub fn own_mounts() -> io::Result<()> {
+    unshare(UnshareFlags::NEWNS)?;
+    Ok(rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?)
 }
 
 /// Makes the inside of the namespaces a node's: what is mounted stays there, and `/proc` shows its processes.

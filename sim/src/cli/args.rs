@@ -54,6 +54,8 @@ pub(super) enum Command {
     Driver(super::driver::DriverArgs),
     /// Nodes as virtual machines with kernels of their own.
     Vm(super::vm::VmArgs),
+    /// Say what this machine can run, and how to get the rest.
+    Doctor(super::doctor::DoctorArgs),
     /// Print the JSON Schema of scenario files, replay files or driver profiles, for editors.
     Schema(SchemaArgs),
     /// Explain the signs of the trace.
@@ -79,6 +81,7 @@ Examples:
   wavetank run scenarios/lifecycle/dynamic-immediate.yaml --follow pvc/data    one claim's life
   wavetank run scenarios/                                                      the library, a line each
   wavetank run scenarios/ --seeds 100 --quiet                                  a hundred seeds, only what fails
+  wavetank run scenarios/expand/ --report expand.html                          a page with verdicts, stories and pictures
 
 A seed moves the small delays of watch events, from which real races come; the scenario itself stays the same.")]
 pub(super) struct RunArgs {
@@ -120,11 +123,17 @@ pub(super) struct RunArgs {
     /// Print the digest of each whole trace: equal digests, equal runs.
     #[arg(long)]
     pub digest: bool,
+    /// Write a report as one HTML page: verdicts, stories, pictures (docs/report.md).
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Write the run for Perfetto and chrome://tracing: one scenario, one seed.
+    #[arg(long, value_name = "FILE.json")]
+    pub perfetto: Option<PathBuf>,
 }
 
 impl RunArgs {
     /// The arguments that repeat the run of a token.
-    pub fn of_token(path: PathBuf, token: Token, format: Format) -> RunArgs {
+    pub fn of_token(path: PathBuf, token: Token, format: Format, report: Option<PathBuf>) -> RunArgs {
         RunArgs {
             paths: vec![path],
             seed: token.seed,
@@ -139,6 +148,8 @@ impl RunArgs {
             quiet: false,
             no_trace: false,
             digest: false,
+            report,
+            perfetto: None,
         }
     }
 

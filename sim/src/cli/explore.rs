@@ -11,8 +11,10 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use super::args::{MOST_SEEDS, mutant, seeds};
+use super::draft::Draft;
 use super::driver::{self, NOT_JUDGED};
 use super::found::{FoundFormat, Printed, write_out};
+use super::hunted::{Again, campaign_page};
 use super::vm::NodesArgs;
 use super::watch::Watch;
 use super::{Drivers, INTERRUPTED, Stop, Streams, load};
@@ -75,6 +77,9 @@ pub(super) struct ExploreArgs {
     /// Write the report, replay files and JUnit into this folder.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Write a report as one HTML page: what broke, told and drawn, and what was reached (docs/report.md).
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: FoundFormat,
@@ -103,6 +108,7 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
         // Before hours of work, not after.
         write_out::prepare(out, streams)?;
     }
+    let draft = Draft::maybe(args.report.as_deref(), streams)?;
     let presses = interrupts(streams)?;
     let mut watch = Watch::new(args.time);
     let mut report = campaign.run(&mut |standing| {
@@ -121,6 +127,14 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
     }
     if let Some(out) = &args.out {
         write_out::write(out, &mut report, streams)?;
+    }
+    if let Some(draft) = draft {
+        let again = Again {
+            entries: &campaign.entries,
+            drivers,
+            mutant: args.mutant,
+        };
+        campaign_page(&report, &again, draft, streams)?;
     }
     Printed::new(&report, args.verbose).print(args.format, &mut streams.out)?;
     if let Some(pace) = pace {

@@ -3,11 +3,15 @@
 //! Standard output is a function of the arguments and the scenarios; what depends on the machine (progress, wall time) goes to standard error and only to
 //! a terminal. A reader of the output that goes away ends it silently.
 
+mod album;
 mod args;
 mod conform;
+mod doctor;
+mod draft;
 mod driver;
 mod explore;
 mod found;
+mod hunted;
 mod merge;
 mod mutants;
 mod play;
@@ -48,6 +52,8 @@ struct Streams {
     err: AutoStream<io::Stderr>,
     /// Whether standard error shows colours: for messages that are rendered elsewhere.
     colour: bool,
+    /// The command as it was typed, without where its reports go.
+    command: String,
 }
 
 /// Why a command ends before its end.
@@ -66,7 +72,9 @@ impl From<io::Error> for Stop {
 
 /// Runs the command with these arguments, the program's name first, and gives its exit status. `drivers` play instead of the reference driver, by name.
 pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
-    let args = match Args::try_parse_from(args) {
+    let words: Vec<OsString> = args.into_iter().collect();
+    let command = typed(&words);
+    let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => return refuse(&error),
     };
@@ -80,6 +88,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
         out: AutoStream::new(io::stdout(), choice),
         colour: err.current_choice() != anstream::ColorChoice::Never,
         err,
+        command,
     };
     let done = match &args.command {
         Command::Run(args) => play::run(args, drivers, &mut streams),
@@ -99,6 +108,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
         }
         Command::Driver(args) => driver::run(args, &mut streams),
         Command::Vm(args) => vm::run(args, &mut streams),
+        Command::Doctor(args) => doctor::doctor(args, &mut streams),
         Command::Agent(args) => return wavetank_agent::main(args.words.iter().cloned(), &[driver::AGENT]),
         Command::Legend => print(&mut streams, crate::trace::LEGEND),
         Command::Oracles => print(&mut streams, &oracles()),
@@ -116,6 +126,20 @@ pub fn main(args: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> u8 {
             74
         }
     }
+}
+
+/// The command as it was typed, without where its reports go: a report is the same wherever it lies.
+fn typed(words: &[OsString]) -> String {
+    let mut typed = vec!["wavetank".to_owned()];
+    let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        match word.split_once('=').map_or(&*word, |(name, _)| name) {
+            "--report" | "--perfetto" | "--out" if !word.contains('=') => drop(words.next()),
+            "--report" | "--perfetto" | "--out" | "--color" => {}
+            _ => typed.push(report::quoted(&word)),
+        }
+    }
+    typed.join(" ")
 }
 
 /// Whether the command can be called like this, the program's name first. For tests of what documents tell people to type; nothing is done.

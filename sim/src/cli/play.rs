@@ -11,7 +11,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::album::{Album, Drawn};
 use super::args::{RunArgs, RunFormat, mutant};
+use super::draft::Draft;
 use super::progress::Progress;
 use super::report::{Outcome, Printer, Told};
 use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, driver, load};
@@ -20,7 +22,7 @@ use crate::mutants::Mutant;
 use crate::oracles;
 use crate::play::{self, Aftermath, Options, Verdict};
 use crate::scenario::Scenario;
-use crate::trace::{self, TextOptions, Token, Trace};
+use crate::trace::{self, TextOptions, Token, Trace, perfetto, picture::Picture};
 
 /// How often a bar gets the chance to appear.
 const TICK: Duration = Duration::from_millis(200);
@@ -42,6 +44,10 @@ struct Plan {
     /// How a trace is rendered; `None` when it is not.
     text: Option<TextOptions>,
     digest: bool,
+    /// Whether runs are drawn for a report.
+    draws: bool,
+    /// Whether the run is written for Perfetto.
+    perfetto: bool,
 }
 
 /// What workers tell.
@@ -78,8 +84,15 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         profile: args.driver.as_deref().map(|path| path.display().to_string()),
         format: args.format,
         digest: args.digest,
+        draws: args.report.is_some(),
+        perfetto: args.perfetto.is_some(),
         scenarios,
     };
+    if args.perfetto.is_some() && runs != 1 {
+        let what = format!("--perfetto writes one run, and these are {runs}: name one scenario and one seed");
+        writeln!(streams.err, "wavetank: {what}")?;
+        return Err(Stop::Status(USAGE));
+    }
     let outside = plan.outside.clone();
     if let Some(token) = &args.token {
         let mark = outside.as_ref().map(|outside| outside.mark());
@@ -88,16 +101,18 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
             return Err(Stop::Status(USAGE));
         }
     }
+    let mut pages = Pages::open(args, outside.is_some(), streams)?;
     let mut printer = Printer::new(args, runs, plan.scenarios.iter().map(|s| s.name.as_str()));
     let (news, heard) = mpsc::channel();
     watch_interrupts(&news, streams)?;
     start_workers(&Arc::new(plan), runs, &news);
     drop(news);
-    let interrupted = listen(&heard, runs, &mut printer, streams);
+    let interrupted = listen(&heard, runs, &mut printer, &mut pages, streams);
     if let Some(outside) = &outside {
         outside.tidy();
     }
     let interrupted = interrupted?;
+    pages.write(interrupted, streams)?;
     printer.summary(&mut streams.out, interrupted)?;
     let strangers = printer.strangers(&mut streams.err)?;
     if interrupted {
@@ -199,7 +214,13 @@ fn start_workers(plan: &Arc<Plan>, runs: usize, news: &Sender<News>) {
 }
 
 /// Prints what comes, in order, until all is there. Says whether it was interrupted.
-fn listen(heard: &Receiver<News>, runs: usize, printer: &mut Printer, streams: &mut Streams) -> Result<bool, Stop> {
+fn listen(
+    heard: &Receiver<News>,
+    runs: usize,
+    printer: &mut Printer,
+    pages: &mut Pages,
+    streams: &mut Streams,
+) -> Result<bool, Stop> {
     let mut progress = Progress::new(runs);
     let mut early: BTreeMap<usize, Outcome> = BTreeMap::new();
     let (mut printed, mut done) = (0, 0);
@@ -223,6 +244,7 @@ fn listen(heard: &Receiver<News>, runs: usize, printer: &mut Printer, streams: &
         }
         while let Some(outcome) = early.remove(&printed) {
             printed += 1;
+            pages.take(&outcome);
             progress.aside(|| printer.outcome(&mut streams.out, outcome))?;
         }
     }
@@ -230,6 +252,44 @@ fn listen(heard: &Receiver<News>, runs: usize, printer: &mut Printer, streams: &
         writeln!(streams.err, "{done} of {runs} runs in {:.1} s", took.as_secs_f64())?;
     }
     Ok(interrupted)
+}
+
+/// The files that are written beside what is printed.
+struct Pages {
+    album: Option<Album>,
+    perfetto: Option<Draft>,
+    /// Whether runs are told apart by their seeds.
+    seeds: bool,
+    trace: Vec<u8>,
+}
+
+impl Pages {
+    fn open(args: &RunArgs, outside: bool, streams: &mut Streams) -> Result<Pages, Stop> {
+        let draft = Draft::maybe(args.report.as_deref(), streams)?;
+        Ok(Pages {
+            album: draft.map(|draft| Album::new(draft, outside, streams)),
+            perfetto: Draft::maybe(args.perfetto.as_deref(), streams)?,
+            seeds: args.seeds.is_some(),
+            trace: Vec::new(),
+        })
+    }
+
+    fn take(&mut self, outcome: &Outcome) {
+        if let Some(album) = &mut self.album {
+            album.take(outcome, self.seeds);
+        }
+        self.trace.extend(outcome.perfetto.iter().flatten());
+    }
+
+    fn write(self, interrupted: bool, streams: &mut Streams) -> Result<(), Stop> {
+        if let Some(album) = self.album {
+            album.write(interrupted, streams)?;
+        }
+        match self.perfetto.filter(|_| !self.trace.is_empty()) {
+            Some(draft) => draft.write(&self.trace, streams),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Plan {
@@ -279,6 +339,9 @@ impl Plan {
             driver: self.profile.clone(),
             unseen: self.unseen.clone(),
             aftermath: Aftermath::default(),
+            because: scenario.because.clone(),
+            drawn: None,
+            perfetto: None,
             strangers: Vec::new(),
         };
         let reasons = self.outside.as_ref().map(|outside| outside.reasons_against(scenario));
@@ -288,6 +351,7 @@ impl Plan {
         }
         let played = catch_unwind(AssertUnwindSafe(|| {
             let report = play::play(scenario, &options);
+            self.picture(&report, &mut outcome);
             outcome.verdict = report.verdict;
             outcome.took = report.took;
             outcome.sometimes = report.sometimes;
@@ -303,6 +367,20 @@ impl Plan {
             outcome.verdict = Verdict::Broken(spell(panic.as_ref()));
         }
         outcome
+    }
+
+    fn picture(&self, report: &play::Report, outcome: &mut Outcome) {
+        if !self.draws && !self.perfetto {
+            return;
+        }
+        let picture = Picture::of(&report.trace, report.took);
+        outcome.drawn = self.draws.then(|| Box::new(Drawn::of(report, &picture)));
+        if self.perfetto {
+            let mut bytes = Vec::new();
+            perfetto::write(&mut bytes, &picture, &outcome.name, &outcome.token.to_string())
+                .expect("memory takes every byte");
+            outcome.perfetto = Some(bytes);
+        }
     }
 
     fn render(&self, trace: &Trace, outcome: &mut Outcome) {

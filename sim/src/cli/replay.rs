@@ -10,6 +10,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::args::{Format, RunArgs, mutant};
+use super::draft::Draft;
+use super::hunted::Replays;
 use super::vm::NodesArgs;
 use super::{Drivers, Stop, Streams, USAGE, driver, load, play};
 use crate::explore::replay::{ENDING, ReplayFile};
@@ -18,6 +20,7 @@ use crate::explore::story::{self, Story};
 use crate::explore::subject::{NO_PANIC, Played, Run, Subject, Tank};
 use crate::faults::Strike;
 use crate::link::socket::Outside;
+use crate::page;
 use crate::play::worst;
 use crate::scenario::Scenario;
 use crate::trace::{TextOptions, Token, TokenError, text};
@@ -55,6 +58,9 @@ pub(super) struct ReplayArgs {
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: Format,
+    /// Write a report as one HTML page: of replay files, or of one token (docs/report.md).
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
 }
 
 /// What the arguments name.
@@ -74,18 +80,28 @@ pub(super) fn replay(args: &ReplayArgs, drivers: &Drivers, streams: &mut Streams
             return Err(Stop::Status(USAGE));
         }
     };
+    if args.report.is_some() && wanted.tokens.len() > usize::from(wanted.files.is_empty()) {
+        let why = "a report is of replay files or of one token";
+        writeln!(streams.err, "wavetank: {why}")?;
+        return Err(Stop::Status(USAGE));
+    }
     let mut statuses = Vec::new();
     let several = wanted.files.len() > 1;
     let outside = match wanted.files.is_empty() {
         true => None,
         false => driver::chosen(args.driver.as_deref(), &args.on, streams)?,
     };
+    let draft = Draft::maybe(args.report.as_deref().filter(|_| wanted.tokens.is_empty()), streams)?;
+    let mut page = draft.map(|draft| Replays::new(draft, streams));
     for file in &wanted.files {
         let around = (drivers, outside.as_ref());
-        statuses.push(one_file(file, several, args, around, streams)?);
+        statuses.push(one_file(file, several, args, around, &mut page, streams)?);
     }
     if let Some(outside) = outside {
         outside.tidy();
+    }
+    if let Some(page) = page {
+        page.write(streams)?;
     }
     for token in &wanted.tokens {
         statuses.push(one_token(token, &wanted.paths, args, drivers, streams)?);
@@ -137,11 +153,13 @@ fn replay_files(folder: &Path) -> Vec<PathBuf> {
 type Around<'a> = (&'a Drivers, Option<&'a Arc<Outside>>);
 
 /// What came of a replay file.
-struct Replayed {
-    file: ReplayFile,
-    played: Played,
+pub(super) struct Replayed {
+    /// The file.
+    pub file: ReplayFile,
+    /// What its play came to.
+    pub played: Played,
     /// Pinned strikes that never struck.
-    unhit: Vec<Strike>,
+    pub unhit: Vec<Strike>,
     /// Whether the honest driver breaks the promise as well. Nothing if the file names no mutant.
     honest_breaks: Option<bool>,
 }
@@ -174,11 +192,22 @@ impl Replayed {
         self.played.broke(&self.file.promise).is_some()
     }
 
-    fn status(&self) -> u8 {
+    /// The exit status.
+    pub fn status(&self) -> u8 {
         if self.file.promise != NO_PANIC && self.played.broke(NO_PANIC).is_some() {
             return 70;
         }
         u8::from(!self.is_there() || self.honest_breaks == Some(true))
+    }
+
+    /// What it came to, as a page has it.
+    pub fn ending(&self) -> (page::Ending, String) {
+        let ending = match self.status() {
+            0 => page::THERE,
+            70 => page::BUG,
+            _ => page::GONE,
+        };
+        (ending, self.verdict().2)
     }
 
     /// What it came to, as a word and a sentence.
@@ -214,6 +243,7 @@ fn one_file(
     several: bool,
     args: &ReplayArgs,
     around: Around<'_>,
+    page: &mut Option<Replays>,
     streams: &mut Streams,
 ) -> Result<u8, Stop> {
     let (file, case) = match ReplayFile::load(path) {
@@ -232,6 +262,9 @@ fn one_file(
         }
     };
     let status = replayed.status();
+    if let Some(page) = page {
+        page.take(path, &replayed);
+    }
     if args.format == Format::Json {
         json_line(path, &replayed, streams)?;
         return Ok(status);
@@ -312,7 +345,7 @@ fn one_token(
     let again = RunArgs {
         driver: args.driver.clone(),
         on: args.on.clone(),
-        ..RunArgs::of_token(file, token.clone(), args.format)
+        ..RunArgs::of_token(file, token.clone(), args.format, args.report.clone())
     };
     play::run(&again, drivers, streams)
 }

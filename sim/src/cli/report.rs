@@ -48,6 +48,12 @@ pub(super) struct Outcome {
     pub unseen: Vec<(&'static str, &'static str)>,
     /// What remains of a run around an outside driver.
     pub aftermath: Aftermath,
+    /// What its scenario is for.
+    pub because: String,
+    /// What is drawn of it, if a report is wanted.
+    pub drawn: Option<Box<super::album::Drawn>>,
+    /// The file for Perfetto, if it is wanted.
+    pub perfetto: Option<Vec<u8>>,
     /// Objects that were to be followed and never met, and what was probably meant.
     pub strangers: Vec<(String, Option<String>)>,
 }
@@ -167,6 +173,7 @@ impl Printer {
         if applies && !outcome.verdict.held() && self.runs > 1 {
             self.failed.push(Outcome {
                 trace: Vec::new(),
+                drawn: None,
                 ..outcome
             });
         }
@@ -377,23 +384,27 @@ fn details(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     for (node, log) in &outcome.aftermath.logs {
         writeln!(out, "  output of the driver ({node}): {}", log.display())?;
     }
-    if let (false, Some(file)) = (outcome.verdict.held(), &outcome.file) {
-        let driver = outcome
-            .driver
-            .as_deref()
-            .map_or_else(String::new, |file| format!(" --driver {}", quoted(file)));
-        writeln!(
-            out,
-            "  again: wavetank run {} --seed {}{driver}",
-            quoted(file),
-            outcome.seed
-        )?;
+    if let (false, Some(again)) = (outcome.verdict.held(), again(outcome)) {
+        writeln!(out, "  again: {again}")?;
     }
     writeln!(out, "{DIM}  token: {}{DIM:#}", outcome.token)?;
     match &outcome.digest {
         Some(digest) => writeln!(out, "{DIM}  digest: {digest}{DIM:#}"),
         None => Ok(()),
     }
+}
+
+/// The command that plays it again, if its scenario is a file.
+pub(super) fn again(outcome: &Outcome) -> Option<String> {
+    let (file, token) = (quoted(outcome.file.as_ref()?), &outcome.token);
+    let driver = outcome
+        .driver
+        .as_deref()
+        .map_or_else(String::new, |file| format!(" --driver {}", quoted(file)));
+    Some(match (&token.storm, &token.mutant) {
+        (None, None) => format!("wavetank run {file} --seed {}{driver}", outcome.seed),
+        _ => format!("wavetank run {file} --token {token}{driver}"),
+    })
 }
 
 fn json_run(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
@@ -446,7 +457,7 @@ fn word(verdict: &Verdict) -> (Style, &'static str) {
     }
 }
 
-fn seconds(took: Duration) -> String {
+pub(super) fn seconds(took: Duration) -> String {
     format!("{}.{:03} s", took.as_secs(), took.subsec_millis())
 }
 

@@ -100,7 +100,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn of(violation: &Violation, origin: crate::runtime::Time) -> Finding {
+    /// The finding of an oracle; `origin` is when the scenario began.
+    pub fn of(violation: &Violation, origin: crate::runtime::Time) -> Finding {
         let promise = violation.promise;
         let status = match promise.season {
             Season::Safety => 2,

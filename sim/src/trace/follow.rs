@@ -19,6 +19,11 @@ use crate::scenario::{DEFAULT_NAMESPACE, KindName};
 pub struct Follow(ObjectRef);
 
 impl Follow {
+    /// Follows this object.
+    pub(super) fn target_of(object: ObjectRef) -> Follow {
+        Follow(object)
+    }
+
     /// The object.
     pub fn target(&self) -> &ObjectRef {
         &self.0

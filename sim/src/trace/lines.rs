@@ -6,8 +6,9 @@ use tonic::Code;
 use super::diff::{self, Change};
 use super::lore::Lore;
 use super::style::{BAD, BOLD, DIM, FAULT, GONE, GOOD, NAME, PLAIN, WARN};
-use super::{ProcessChange, calls, facts, short};
+use super::{ProcessChange, Record, What, calls, facts, short};
 use crate::api::{ApiError, Kind, Object, ObjectRef, Write, Written};
+use crate::cluster::USER;
 use crate::link::{Call, CsiReply, MachineError, MachineOp};
 
 /// The longest message that is shown without `--verbose`, in characters.
@@ -25,6 +26,9 @@ pub(super) struct Line {
     /// The words and their styles.
     pub spans: Vec<(Style, String)>,
 }
+
+/// What came of a call, and how long that took.
+pub(super) type Answer<'a> = (std::time::Duration, &'a Result<CsiReply, tonic::Status>);
 
 /// How lines are written.
 #[derive(Clone, Copy)]
@@ -56,6 +60,23 @@ impl Line {
 }
 
 impl Manner<'_> {
+    /// The line of a record by itself; that of a call with its answer, where that is told with it, and how often the same was asked.
+    pub fn line(self, record: &Record, answer: Option<Answer<'_>>, times: usize) -> Line {
+        match &record.what {
+            What::Step(text) => Line::new("──", BOLD).word(BOLD, text.as_str()),
+            What::Call { call, .. } => self.call(call, answer, times),
+            What::Reply { call, took, result, .. } => self.reply(call, *took, result),
+            What::Write { write, before, result } => {
+                let user = &*record.process == USER;
+                let event = event_of(write, before.as_ref()).and_then(|event| self.event(event, result));
+                event.unwrap_or_else(|| self.write(write, before.as_ref(), result, user))
+            }
+            What::Machine { op, error } => self.machine(op, error.as_ref()),
+            What::Process(change) => self.process(change),
+            What::Fault(text) => self.fault(text),
+        }
+    }
+
     fn message(self, text: &str) -> String {
         self.message_within(text, MESSAGE)
     }
@@ -149,12 +170,7 @@ impl Manner<'_> {
     }
 
     /// A call that leaves its caller. `answer` is there if nothing that is shown happened before it came.
-    pub fn call(
-        self,
-        call: &Call,
-        answer: Option<(std::time::Duration, &Result<CsiReply, tonic::Status>)>,
-        times: usize,
-    ) -> Line {
+    pub fn call(self, call: &Call, answer: Option<Answer<'_>>, times: usize) -> Line {
         let question = is_question(call);
         let style = if question { DIM } else { PLAIN };
         let (sign, sign_style) = match answer {
@@ -241,6 +257,15 @@ impl Manner<'_> {
     /// A fault that struck.
     pub fn fault(self, text: &str) -> Line {
         Line::new("↯", FAULT).word(FAULT, self.message(text))
+    }
+}
+
+/// The event that a write creates or counts.
+pub(super) fn event_of<'a>(write: &'a Write, before: Option<&'a Object>) -> Option<&'a Object> {
+    match write {
+        Write::Create(object) if object.kind() == Kind::Event => Some(object),
+        Write::Patch(patch) if patch.target.kind == Kind::Event => before,
+        _ => None,
     }
 }
 

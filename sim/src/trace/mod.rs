@@ -1,7 +1,7 @@
 //! What happened, as typed records: one per effect. Everything people see is rendered from these, and the digest of a run is taken over them.
 //!
 //! Where to go next: `text.rs` for what a person reads, `json.rs` for what a machine reads, `recorded.rs` for the shape of recordings from real
-//! clusters, `follow.rs` for one object's life, `sites.rs` for where faults may strike, `secrets.rs` for what no rendering shows.
+//! clusters, `picture.rs` for what is drawn, `follow.rs` for one object's life, `sites.rs` for where faults may strike, `secrets.rs` for what no rendering shows.
 
 mod calls;
 mod diff;
@@ -12,6 +12,8 @@ pub mod json;
 mod legend;
 mod lines;
 mod lore;
+pub mod perfetto;
+pub mod picture;
 mod proto_json;
 pub mod recorded;
 mod secrets;

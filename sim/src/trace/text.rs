@@ -14,8 +14,6 @@ use super::lore::Lore;
 use super::secrets::Secrets;
 use super::style::{self, BOLD, DIM};
 use super::{Follow, Record, Trace, What};
-use crate::api::{Kind, Object, Write};
-use crate::cluster::USER;
 use crate::link::MachineError;
 
 /// What is shown of a trace.
@@ -121,7 +119,7 @@ pub fn around(out: &mut dyn io::Write, trace: &Trace, nth: usize, follow: &[Foll
     Ok(())
 }
 
-fn is_shown(record: &Record, options: &TextOptions) -> bool {
+pub(super) fn is_shown(record: &Record, options: &TextOptions) -> bool {
     match &record.what {
         // What is not there is what cleaning up usually finds.
         What::Machine { error, .. } => {
@@ -142,28 +140,15 @@ impl Page<'_> {
     /// Writes the line for the first of the records; says how many records it stands for.
     fn put(&self, out: &mut dyn io::Write, records: &[&Record]) -> io::Result<usize> {
         let record = records[0];
-        let manner = self.manner;
-        let (line, used) = match &record.what {
-            What::Step(text) => return self.heading(out, record, text).map(|()| 1),
-            What::Call { call, .. } => match answered_at_once(records) {
-                Some(What::Reply { took, result, .. }) => {
-                    let times = 1 + repeats(records);
-                    (manner.call(call, Some((*took, result)), times), 2 * times)
-                }
-                _ => (manner.call(call, None, 1), 1),
-            },
-            What::Reply { call, took, result, .. } => (manner.reply(call, *took, result), 1),
-            What::Write { write, before, result } => {
-                let user = &*record.process == USER;
-                let event = event_of(write, before.as_ref()).and_then(|event| manner.event(event, result));
-                (
-                    event.unwrap_or_else(|| manner.write(write, before.as_ref(), result, user)),
-                    1,
-                )
+        if let What::Step(text) = &record.what {
+            return self.heading(out, record, text).map(|()| 1);
+        }
+        let (line, used) = match answered_at_once(records) {
+            Some(What::Reply { took, result, .. }) => {
+                let times = 1 + repeats(records);
+                (self.manner.line(record, Some((*took, result)), times), 2 * times)
             }
-            What::Machine { op, error } => (manner.machine(op, error.as_ref()), 1),
-            What::Process(change) => (manner.process(change), 1),
-            What::Fault(text) => (manner.fault(text), 1),
+            _ => (self.manner.line(record, None, 1), 1),
         };
         self.line(out, record, &line)?;
         Ok(used)
@@ -262,13 +247,4 @@ fn repeats(records: &[&Record]) -> usize {
         _ => false,
     };
     records[2..].chunks_exact(2).take_while(same).count()
-}
-
-/// The event that a write creates or counts.
-fn event_of<'a>(write: &'a Write, before: Option<&'a Object>) -> Option<&'a Object> {
-    match write {
-        Write::Create(object) if object.kind() == Kind::Event => Some(object),
-        Write::Patch(patch) if patch.target.kind == Kind::Event => before,
-        _ => None,
-    }
 }

@@ -43,7 +43,7 @@ const WELCOME: &[&str] = &[
 ];
 
 /// A program of this machine.
-pub(super) fn find(tool: &str) -> Option<PathBuf> {
+pub fn find(tool: &str) -> Option<PathBuf> {
     let mut places = PATH.split(':').map(|directory| Path::new(directory).join(tool));
     places.find(|path| path.is_file())
 }

@@ -26,6 +26,7 @@ mod qmp;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use gather::find;
 pub use machine::{Accelerator, Machines};
 pub use prepare::{Guest, Parts, Ready};
 
