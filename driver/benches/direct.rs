@@ -41,6 +41,7 @@ fn direct_stage_and_unstage(bencher: Bencher<'_, '_>, commits: usize) {
     let directory = tempfile::tempdir().expect("a directory");
     let root = directory.path().canonicalize().expect("a path");
     let store = Store::open(StoreShape {
+        reach: wavetank_driver::linux::Reach::Own,
         root: root.join("state"),
         node: "n1".into(),
         segments: Default::default(),

@@ -83,18 +83,30 @@ fn nodes_are_machines_with_kernels_disks_and_power_of_their_own() {
     assert_eq!(prepared.status.code(), Some(0), "{}", text(&prepared));
     let again = wavetank(&["vm", "prepare"]);
     assert!(text(&again).contains("nothing has changed"), "{}", text(&again));
-    let played = wavetank(&[
+    let local = wavetank(&[
+        "run",
+        "--nodes",
+        "vm",
+        "--volumes",
+        "local",
+        "sim/tests/vm/grow.yaml",
+        "sim/tests/vm/power-cut.yaml",
+        "scenarios/restart/driver-upgrade.yaml",
+        "scenarios/restart/kubelet.yaml",
+    ]);
+    all_hold(&local, 4);
+    let shared = wavetank(&[
         "run",
         "--nodes",
         "vm",
         "sim/tests/vm/grow.yaml",
-        "sim/tests/vm/power-cut.yaml",
         "scenarios/expand/errors-on-both-sides.yaml",
-        "scenarios/restart/driver-upgrade.yaml",
-        "scenarios/restart/kubelet.yaml",
-        "scenarios/restart/provisioner-before-reply.yaml",
+        "scenarios/attach/multi-attach.yaml",
+        "scenarios/attach/there-and-back.yaml",
+        "scenarios/nodes/node-out-of-service.yaml",
+        "scenarios/restart/attacher-during-attach.yaml",
     ]);
-    all_hold(&played, 6);
+    all_hold(&shared, 6);
     assert_eq!(machines(), Vec::<String>::new(), "no machine survives the command");
 }
 

@@ -100,6 +100,7 @@ fn model() -> Arm {
 fn kernel() -> Arm {
     let directory = Directory::new();
     let store = Store::open(StoreShape {
+        reach: wavetank_driver::linux::Reach::Own,
         root: directory.path().join("state"),
         node: NODE.into(),
         segments: Segments::new(),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::disks::{self, Reach};
 use super::store::{Store, beside, sync_directory};
 use super::{errors, fs as file_systems, group, image, layer, loops, off_thread, paths};
 use crate::host::{
@@ -49,7 +50,17 @@ impl LinuxHost {
 }
 
 impl Inner {
+    fn find(&self, volume: &VolumeId) -> HostResult<Option<loops::Loop>> {
+        match self.store.shape.reach {
+            Reach::Plugged => Ok(disks::find(volume)),
+            _ => find(&self.store.volume_image(volume)),
+        }
+    }
+
     fn attach(&self, volume: &VolumeId, access: Access) -> HostResult<DevicePath> {
+        if self.store.shape.reach == Reach::Plugged {
+            return disks::attach(volume, access);
+        }
         let _one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((image, export)) = self.store.exported(volume) else {
             let text = format!("volume {volume} is not exported to this node");
@@ -71,13 +82,16 @@ impl Inner {
 
     /// Nobody else's device waits for the last user of this one.
     fn detach(&self, volume: &VolumeId) -> HostResult<()> {
-        let image = self.store.volume_image(volume);
         let one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(found) = find(&image)? else { return Ok(()) };
+        let Some(found) = self.find(volume)? else { return Ok(()) };
         file_systems::refuse_shown(&found.device)?;
+        if self.store.shape.reach == Reach::Plugged {
+            // The array takes it away.
+            return Ok(());
+        }
         loops::let_go(&found.device)?;
         drop(one);
-        loops::see_off(&image, &found.device)
+        loops::see_off(&self.store.volume_image(volume), &found.device)
     }
 
     /// The mark stays until something is written through the layer: before, nobody could tell a blank layer from one
@@ -287,7 +301,7 @@ impl Host for LinuxHost {
 
     async fn attached(&self, volume: &VolumeId) -> HostResult<Option<DevicePath>> {
         let volume = volume.clone();
-        self.run(move |inner| Ok(find(&inner.store.volume_image(&volume))?.map(|found| found.device)))
+        self.run(move |inner| Ok(inner.find(&volume)?.map(|found| found.device)))
             .await
     }
 

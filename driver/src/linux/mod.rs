@@ -13,6 +13,7 @@
 //! Blind spots: a raw block volume is shown read-only only if its device is (the kernel lets one write to a device node
 //! on a read-only mount); checks of XFS and btrfs are left to their mounting, which replays their logs.
 
+mod disks;
 mod errors;
 mod fs;
 mod group;
@@ -36,6 +37,7 @@ use futures::channel::oneshot;
 
 use crate::runtime::Runtime;
 
+pub use disks::Reach;
 pub use host::LinuxHost;
 pub use pool::LinuxPool;
 pub use store::{Store, StoreError, StoreShape};

@@ -39,7 +39,7 @@ fn line(line: &str) -> Option<(u64, MountEntry)> {
 
 /// A bind of a device node shows the file system that holds the node, with the node as its root.
 fn behind(fs: &str, root: &str, source: String) -> MountSource {
-    if matches!(fs, "devtmpfs" | "tmpfs") && ["/loop", "/dm-"].iter().any(|name| root.starts_with(name)) {
+    if matches!(fs, "devtmpfs" | "tmpfs") && ["/loop", "/dm-", "/vd"].iter().any(|name| root.starts_with(name)) {
         return MountSource::Device(DevicePath::new(format!("/dev{root}")));
     }
     if source.starts_with("/dev/") {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::disks::{self, Reach};
 use super::store::{self, SnapshotFile, Store, VolumeFile, beside, len, remove, sync_directory};
 use super::{errors, fs as file_systems, image, loops, off_thread};
 use crate::host::{HostErrorKind, NewFs};
@@ -313,6 +314,11 @@ impl Store {
                 image.sync_all()
             });
         grown.map_err(|error| errors::pool("growing the image", error))?;
+        if let Reach::Array(command) = &self.shape.reach {
+            for node in file.exports.keys() {
+                disks::resize(command, node, id, store::len(size, file.encrypted))?;
+            }
+        }
         self.change(id, |file| file.size = size).map(|file| file.size)
     }
 
@@ -327,7 +333,11 @@ impl Store {
     fn export(&self, id: &VolumeId, node: &NodeId, access: Access) -> PoolResult<PublishContext> {
         let _mark = Mark::set(self, vec![id.to_string()])?;
         let file = self.volume(id)?;
-        if *node != self.shape.node {
+        let array = match &self.shape.reach {
+            Reach::Array(command) => Some(command),
+            Reach::Own | Reach::Plugged => None,
+        };
+        if array.is_none() && *node != self.shape.node {
             return refused(
                 PoolErrorKind::NoSuchNode,
                 format!("volume {id} lies on node {}", self.shape.node),
@@ -345,6 +355,11 @@ impl Store {
                 })?;
             }
         }
+        if let Some(command) = array {
+            let image = self.volume_image(id).display().to_string();
+            let word = if access.is_read_only() { "ro" } else { "rw" };
+            disks::command(command, "plug", node, id, &[&image, word])?;
+        }
         Ok(PublishContext::from([("export".to_owned(), format!("{node}/{id}"))]))
     }
 
@@ -352,7 +367,10 @@ impl Store {
         let _mark = Mark::set(self, vec![id.to_string()])?;
         match self.volume(id) {
             Ok(file) if file.exports.contains_key(node) => {
-                self.refuse_attached(id)?;
+                match &self.shape.reach {
+                    Reach::Array(command) => disks::command(command, "unplug", node, id, &[])?,
+                    Reach::Own | Reach::Plugged => self.refuse_attached(id)?,
+                }
                 self.change(id, |file| {
                     file.exports.remove(node);
                 })

@@ -21,6 +21,7 @@ use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::disks::Reach;
 use super::{fs as file_systems, ioctl, layer, loops, paths};
 use crate::host::LAYER_HEADER;
 use crate::pool::{PoolVolume, Provisioning, Source};
@@ -31,7 +32,7 @@ use crate::units::{Access, Bytes, NodeId, Segments, SnapshotId, VolumeId};
 pub struct StoreShape {
     /// The directory; made if it is not there.
     pub root: PathBuf,
-    /// The node on whose machine it lies: only there can its volumes be reached.
+    /// The node on whose machine it lies: only there can its volumes be reached, unless it is an array.
     pub node: NodeId,
     /// Where that is.
     pub segments: Segments,
@@ -39,6 +40,8 @@ pub struct StoreShape {
     pub limit: Option<Bytes>,
     /// The storage types it offers, each with a limit of its own.
     pub kinds: BTreeMap<String, Option<Bytes>>,
+    /// How its volumes reach machines.
+    pub reach: Reach,
 }
 
 /// A store that cannot be opened.

@@ -29,7 +29,7 @@ use crate::quirk::Quirk;
 use crate::runtime::{Disk, Runtime};
 use crate::seat::{Driver, NodeSeat, OpenError, Seat};
 
-pub use options::{Backend, BadOption, Options};
+pub use options::{Backend, BadOption, Options, Role};
 use tokio_runtime::TokioRuntime;
 use watch::Watch;
 
@@ -192,7 +192,7 @@ async fn open(options: &Options, runtime: &Arc<dyn Runtime>, quirk: Option<Quirk
                 Disk::new(redb::backends::InMemoryBackend::new()),
             )
         }
-        Backend::Loop => {
+        Backend::Loop | Backend::Array => {
             let shape = options.store_shape().map_err(ServeError::Option)?;
             let store = Arc::new(Store::open(shape).map_err(ServeError::Store)?);
             (
@@ -206,8 +206,8 @@ async fn open(options: &Options, runtime: &Arc<dyn Runtime>, quirk: Option<Quirk
         runtime: Arc::clone(runtime),
         pool,
         disk,
-        controller: true,
-        node: Some(NodeSeat {
+        controller: options.role != Role::Node,
+        node: (options.role != Role::Controller).then(|| NodeSeat {
             id: options.node(),
             segments,
             host,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use crate::config::{Config, StorageType};
-use crate::linux::StoreShape;
+use crate::linux::{Reach, StoreShape};
 use crate::pool::Provisioning;
 use crate::units::{Bytes, FsKind, HostPath, NodeId, Segments};
 
@@ -36,9 +36,19 @@ pub struct Options {
     pub node_id: String,
 
     /// Where volumes lie: `loop` keeps images below the state directory and needs root; `memory` keeps everything in
-    /// this process and loses it with it.
+    /// this process and loses it with it; `array` keeps images below the controller's state directory, plugs them into
+    /// nodes with a command, and finds them there as disks.
     #[arg(long, value_enum, default_value_t = Backend::Loop)]
     pub backend: Backend,
+
+    /// What this process serves. `array` needs one of the two.
+    #[arg(long, value_enum, default_value_t = Role::Both)]
+    pub role: Role,
+
+    /// What the controller of an `array` runs to plug a volume into a node and to take it away, words separated by spaces:
+    /// `COMMAND plug NODE SERIAL IMAGE rw|ro`, `COMMAND unplug NODE SERIAL`, `COMMAND resize NODE SERIAL BYTES`.
+    #[arg(long, value_name = "COMMAND")]
+    pub plug: Option<String>,
 
     /// Holds the ledger and, for `loop`, the images.
     #[arg(long, default_value = "/var/lib/wavetank", env = "STATE_DIR")]
@@ -93,6 +103,19 @@ pub enum Backend {
     Loop,
     /// This process.
     Memory,
+    /// Image files in one place, plugged into nodes as whole disks.
+    Array,
+}
+
+/// What a process serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// The sidecars and kubelet.
+    Both,
+    /// The sidecars.
+    Controller,
+    /// Kubelet.
+    Node,
 }
 
 /// An option that clap cannot judge alone.
@@ -101,6 +124,9 @@ pub enum BadOption {
     /// Not a unix socket.
     #[error("--endpoint `{0}` is no unix socket: write unix:///path/to.sock")]
     Endpoint(String),
+    /// An array without a role or a command.
+    #[error("--backend array needs --role controller with --plug, or --role node")]
+    Array,
     /// A type that the driver does not have.
     #[error("--type-capacity names `{0}`: use thin, thick or encrypted")]
     Type(String),
@@ -183,6 +209,8 @@ impl Options {
             // The node is the only one that reaches its images, so no file system is ever shared.
             shared_file_systems: self.backend == Backend::Memory,
             max_volumes_per_node: self.max_volumes_per_node,
+            // An array is reached from everywhere.
+            topology: self.backend != Backend::Array,
             default_fs: self.default_fs,
             roots: self.roots.clone(),
             private_root: private,
@@ -207,10 +235,26 @@ impl Options {
         Ok(StoreShape {
             root: self.state_dir.clone(),
             node: self.node(),
-            segments: self.segments(),
+            segments: if self.backend == Backend::Array {
+                Segments::new()
+            } else {
+                self.segments()
+            },
+            reach: self.reach()?,
             limit: self.capacity,
             kinds: self.kinds()?,
         })
+    }
+
+    fn reach(&self) -> Result<Reach, BadOption> {
+        match (self.backend, self.role, &self.plug) {
+            (Backend::Loop | Backend::Memory, _, _) => Ok(Reach::Own),
+            (Backend::Array, Role::Controller, Some(plug)) => {
+                Ok(Reach::Array(plug.split_whitespace().map(str::to_owned).collect()))
+            }
+            (Backend::Array, Role::Node, None) => Ok(Reach::Plugged),
+            (Backend::Array, _, _) => Err(BadOption::Array),
+        }
     }
 
     /// The room of the memory backend, for each type.

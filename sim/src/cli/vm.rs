@@ -10,7 +10,7 @@ use super::driver::{self, NOT_JUDGED};
 use super::report::quoted;
 use super::{Stop, Streams, USAGE};
 use crate::link::socket::{Here, Outside, ProcessShape, Profile, Program, scratch};
-use crate::link::vm::{Guest, Machines, Parts, VmError};
+use crate::link::vm::{self, Guest, Machines, Parts, Plug, VmError};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct VmArgs {
@@ -22,6 +22,35 @@ pub(super) struct VmArgs {
 pub(super) enum VmCommand {
     /// Prepare the virtual machine that nodes are made of (docs/vm.md).
     Prepare(PrepareArgs),
+    /// Plug a disk into a node of a run, or take it away. For the reference driver's controller.
+    #[command(hide = true)]
+    Plug(PlugArgs),
+}
+
+/// Plug a disk into a node of a run, or take it away.
+#[derive(Debug, ClapArgs)]
+pub(super) struct PlugArgs {
+    /// The directory of the run.
+    pub run: PathBuf,
+    /// What is to be done.
+    #[arg(value_enum)]
+    pub verb: Verb,
+    /// The node.
+    pub node: String,
+    /// The disk's serial number.
+    pub serial: String,
+    /// `IMAGE rw|ro` to plug it in; its new size in bytes to resize it.
+    pub more: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Verb {
+    /// Give the node the disk.
+    Plug,
+    /// Take it away.
+    Unplug,
+    /// Tell the node its new size.
+    Resize,
 }
 
 /// Prepare the virtual machine that nodes are made of.
@@ -62,6 +91,9 @@ pub(super) struct NodesArgs {
     /// What nodes are: `tank`, modelled, or this machine's if there is a driver's profile; `vm`, virtual machines with kernels of their own (docs/vm.md).
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Nodes::Tank)]
     pub nodes: Nodes,
+    /// Where the reference driver keeps its volumes in machines: on their node, or in an array that plugs them into any node as disks.
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Volumes::Shared)]
+    pub volumes: Volumes,
     /// Each machine boots its kernel, instead of being resumed from a state just after one boot.
     #[arg(long)]
     pub cold: bool,
@@ -90,10 +122,36 @@ pub(super) enum Nodes {
     Vm,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Volumes {
+    /// Image files on the disk of the first node, which is then the only one.
+    Local,
+    /// Image files on this machine.
+    #[default]
+    Shared,
+}
+
 /// `wavetank vm …`.
 pub(super) fn run(args: &VmArgs, streams: &mut Streams) -> Result<u8, Stop> {
     match &args.command {
         VmCommand::Prepare(args) => prepare(args, streams),
+        VmCommand::Plug(args) => plug(args, streams),
+    }
+}
+
+fn plug(args: &PlugArgs, streams: &mut Streams) -> Result<u8, Stop> {
+    let what = match (args.verb, &args.more[..]) {
+        (Verb::Plug, [image, word]) => Plug::In {
+            image: image.clone(),
+            read_only: word == "ro",
+        },
+        (Verb::Unplug, []) => Plug::Out,
+        (Verb::Resize, [size]) if size.parse::<u64>().is_ok() => Plug::Resize(size.parse().unwrap_or_default()),
+        _ => return driver::refuse(streams, USAGE, "these arguments do not fit the verb"),
+    };
+    match vm::plug(&args.run, &args.node, &args.serial, &what) {
+        Ok(()) => Ok(0),
+        Err(why) => driver::refuse(streams, 1, &why),
     }
 }
 
@@ -130,7 +188,7 @@ fn prepare(args: &PrepareArgs, streams: &mut Streams) -> Result<u8, Stop> {
 pub(super) fn open(profile: Option<&Path>, args: &NodesArgs, streams: &mut Streams) -> Result<Arc<Outside>, Stop> {
     let profile = match profile {
         Some(path) => driver::read(path, streams)?,
-        None => reference(streams)?,
+        None => reference(args.volumes, streams)?,
     };
     let directory = cache(&args.cache, streams)?;
     let guest = match Guest::open(&directory) {
@@ -192,24 +250,39 @@ fn program(shape: &ProcessShape) -> Result<Option<PathBuf>, String> {
     Ok(Some(path))
 }
 
-/// The profile of the reference driver, which keeps its volumes on its own node.
-fn reference(streams: &mut Streams) -> Result<Profile, Stop> {
+/// The profile of the reference driver.
+fn reference(volumes: Volumes, streams: &mut Streams) -> Result<Profile, Stop> {
     let Some(driver) = beside("wavetank-driver") else {
         let why = "the reference driver, `wavetank-driver`, is not beside this program: build it, or give a driver with --driver";
         return driver::refuse(streams, NOT_JUDGED, why);
     };
-    let mut words = vec![driver.display().to_string()];
-    let rest = "--endpoint {endpoint} --node-id {node} --state-dir {state_dir} --root {kubelet_dir}";
-    words.extend(rest.split(' ').map(str::to_owned));
-    Ok(Profile {
-        name: "csi.wavetank.dev".to_owned(),
-        nodes: Some(1),
-        file_systems: ["ext4", "xfs", "btrfs"].map(str::to_owned).to_vec(),
-        combined: Some(ProcessShape {
+    let own = driver::agent(streams)?.file;
+    let process = |more: &[&str]| {
+        let mut words = vec![driver.display().to_string()];
+        let rest = "--endpoint {endpoint} --node-id {node} --state-dir {state_dir} --root {kubelet_dir}";
+        words.extend(rest.split(' ').chain(more.iter().copied()).map(str::to_owned));
+        Some(ProcessShape {
             command: words,
             ..ProcessShape::default()
-        }),
+        })
+    };
+    let profile = Profile {
+        name: "csi.wavetank.dev".to_owned(),
+        file_systems: ["ext4", "xfs", "btrfs"].map(str::to_owned).to_vec(),
         ..Profile::unnamed()
+    };
+    let plug = format!("{} vm plug {{state_dir}}/../..", own.display());
+    Ok(match volumes {
+        Volumes::Local => Profile {
+            nodes: Some(1),
+            combined: process(&[]),
+            ..profile
+        },
+        Volumes::Shared => Profile {
+            controller: process(&["--role", "controller", "--backend", "array", "--plug", &plug]),
+            node: process(&["--role", "node", "--backend", "array"]),
+            ..profile
+        },
     })
 }
 

@@ -342,6 +342,7 @@ impl Ground for Machines {
         let client = self.ready.shape.boot(directory, !self.cold, self.patience, threads);
         let mut client = client.map_err(failed)?;
         self.wake(place, &mut client).map_err(failed)?;
+        super::plug::plug_again(directory).map_err(failed)?;
         let calls = reach(directory, "calls.sock", threads).ok_or_else(|| failed("QEMU takes no calls".to_owned()))?;
         let line = {
             let _inside = threads.enter();

@@ -20,6 +20,7 @@ mod gather;
 mod kernel;
 mod line;
 mod machine;
+mod plug;
 mod prepare;
 mod qmp;
 
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub use gather::find;
 pub use machine::{Accelerator, Machines};
+pub use plug::{Plug, plug};
 pub use prepare::{Guest, Parts, Ready};
 
 /// Why there are no machines.

@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Qmp {
     to: UnixStream,
     from: BufReader<UnixStream>,
+    /// Devices that have gone meanwhile.
+    gone: Vec<String>,
 }
 
 impl Qmp {
@@ -26,7 +28,11 @@ impl Qmp {
             let to = UnixStream::connect(socket)?;
             to.set_read_timeout(Some(PATIENCE))?;
             let from = BufReader::new(to.try_clone()?);
-            Ok(Qmp { to, from })
+            Ok(Qmp {
+                to,
+                from,
+                gone: Vec::new(),
+            })
         };
         let mut qmp = connect().map_err(|error| format!("QEMU takes no commands: {error}"))?;
         qmp.read()?;
@@ -47,11 +53,33 @@ impl Qmp {
                 let why = error["desc"].as_str().unwrap_or("it does not say why");
                 return Err(format!("QEMU refuses {command}: {why}"));
             }
-            // Anything else is news of its own.
+            self.note(&answer);
             if answer.get("return").is_some() {
                 return Ok(answer["return"].take());
             }
         }
+    }
+
+    /// Anything else than an answer is news of its own.
+    fn note(&mut self, news: &Json) {
+        if news["event"] == "DEVICE_DELETED" {
+            self.gone.extend(news["data"]["device"].as_str().map(str::to_owned));
+        }
+    }
+
+    /// Waits until a device is gone.
+    ///
+    /// # Errors
+    /// If nothing is heard of it for so long.
+    pub fn wait_for_end_of(&mut self, device: &str, patience: Duration) -> Result<(), String> {
+        self.to
+            .set_read_timeout(Some(patience))
+            .map_err(|error| error.to_string())?;
+        while !self.gone.iter().any(|gone| gone == device) {
+            let news = self.read()?;
+            self.note(&news);
+        }
+        Ok(())
     }
 
     fn read(&mut self) -> Result<Json, String> {
