@@ -12,7 +12,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{loops, tools};
+use super::{errors, fs as file_systems, loops, tools};
 use crate::host::{HostError, HostErrorKind, HostResult};
 use crate::pool::{PoolError, PoolErrorKind, PoolResult};
 use crate::units::{Access, Bytes, DevicePath, NodeId, VolumeId};
@@ -41,8 +41,30 @@ pub fn serial(volume: &VolumeId) -> String {
     blake3::hash(volume.as_str().as_bytes()).to_hex()[..20].to_owned()
 }
 
-/// The disk of a volume, if this machine has it.
-pub(super) fn find(volume: &VolumeId) -> Option<loops::Loop> {
+/// The disk of a volume, if this machine has it; or had it, and it was taken away while it was mounted: then its mounts are all that is left of it.
+pub(super) fn find(volume: &VolumeId, state: &Path) -> HostResult<Option<loops::Loop>> {
+    if let Some(found) = plugged(volume) {
+        return Ok(Some(found));
+    }
+    let Ok(last) = fs::read_to_string(record(volume, state)) else {
+        return Ok(None);
+    };
+    let device = DevicePath::new(last);
+    let is_there = Path::new("/sys/block")
+        .join(device.as_str().trim_start_matches("/dev/"))
+        .exists();
+    let mut table = file_systems::table()?.into_iter();
+    let is_shown = !is_there && table.any(|entry| entry.source.device() == Some(&device));
+    let access = Access::ReadWrite;
+    Ok(is_shown.then_some(loops::Loop { device, access }))
+}
+
+/// Where this machine writes down as which disk it last had a volume.
+fn record(volume: &VolumeId, state: &Path) -> PathBuf {
+    state.join("disks").join(serial(volume))
+}
+
+fn plugged(volume: &VolumeId) -> Option<loops::Loop> {
     let serial = serial(volume);
     let disks = fs::read_dir("/sys/block").ok()?.flatten();
     let mut names: Vec<PathBuf> = disks.map(|entry| entry.path()).collect();
@@ -54,15 +76,21 @@ pub(super) fn find(volume: &VolumeId) -> Option<loops::Loop> {
     Some(loops::Loop { device, access })
 }
 
-/// The same, for a disk that may be on its way.
-pub(super) fn attach(volume: &VolumeId, access: Access) -> HostResult<DevicePath> {
+/// The disk of a volume, which may be on its way.
+pub(super) fn attach(volume: &VolumeId, access: Access, state: &Path) -> HostResult<DevicePath> {
     for _ in 0..LOOKS {
-        match find(volume) {
+        match plugged(volume) {
             Some(found) if found.access.is_read_only() && !access.is_read_only() => {
                 let text = format!("the disk of volume {volume} takes no writes");
                 return Err(HostError::new(HostErrorKind::ReadOnly, text));
             }
-            Some(found) if Path::new(found.device.as_str()).exists() => return Ok(found.device),
+            Some(found) if Path::new(found.device.as_str()).exists() => {
+                let record = record(volume, state);
+                let written =
+                    fs::create_dir_all(state.join("disks")).and_then(|()| fs::write(&record, found.device.as_str()));
+                written.map_err(|error| errors::host("writing down the disk", error))?;
+                return Ok(found.device);
+            }
             _ => {
                 // It returns early only when a signal comes.
                 let _ = rustix::thread::nanosleep(&PAUSE);

@@ -52,14 +52,14 @@ impl LinuxHost {
 impl Inner {
     fn find(&self, volume: &VolumeId) -> HostResult<Option<loops::Loop>> {
         match self.store.shape.reach {
-            Reach::Plugged => Ok(disks::find(volume)),
+            Reach::Plugged => disks::find(volume, &self.store.shape.root),
             _ => find(&self.store.volume_image(volume)),
         }
     }
 
     fn attach(&self, volume: &VolumeId, access: Access) -> HostResult<DevicePath> {
         if self.store.shape.reach == Reach::Plugged {
-            return disks::attach(volume, access);
+            return disks::attach(volume, access, &self.store.shape.root);
         }
         let _one = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((image, export)) = self.store.exported(volume) else {

@@ -39,6 +39,8 @@ fn line(line: &str) -> Option<(u64, MountEntry)> {
 
 /// A bind of a device node shows the file system that holds the node, with the node as its root.
 fn behind(fs: &str, root: &str, source: String) -> MountSource {
+    // So it is written when the node is gone.
+    let root = root.trim_end_matches("//deleted");
     if matches!(fs, "devtmpfs" | "tmpfs") && ["/loop", "/dm-", "/vd"].iter().any(|name| root.starts_with(name)) {
         return MountSource::Device(DevicePath::new(format!("/dev{root}")));
     }
