@@ -10,7 +10,7 @@ use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::names;
-use super::object::{ObjKey, Resource};
+use super::object::{ObjKey, Object, Resource};
 use super::quantity;
 
 /// The UID, or empty.
@@ -124,6 +124,17 @@ pub fn claim_condition(claim: &PersistentVolumeClaim, kind: &str) -> bool {
 pub fn claim_phase(claim: &PersistentVolumeClaim) -> &str {
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
     phase.unwrap_or_default()
+}
+
+/// `status.phase` of a claim, volume or pod that has one.
+pub fn phase(object: &Object) -> Option<&str> {
+    let phase = match object {
+        Object::PersistentVolumeClaim(claim) => claim_phase(claim),
+        Object::PersistentVolume(volume) => volume_phase(volume),
+        Object::Pod(pod) => pod_phase(pod),
+        _ => "",
+    };
+    Some(phase).filter(|phase| !phase.is_empty())
 }
 
 /// `spec.volumeName`, or empty.

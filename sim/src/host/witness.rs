@@ -262,20 +262,44 @@ impl Witnesses {
     fn judge(&self, volume: &VolumeKey, found: &[Found], allows: fn(&History, Option<&Stamp>) -> bool) -> Report {
         let none = Witness::default();
         let witness = self.volumes.get(volume).unwrap_or(&none);
-        let found: BTreeMap<Place, &Cell> = found
+        let mut found: Vec<(Place, &Cell)> = found
             .iter()
             .map(|found| ((Arc::clone(&found.file), found.block), &found.cell))
             .collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                kept.1 = later.1;
+            }
+            same
+        });
         let mut report = Report {
             on: None,
             intact: 0,
             findings: Vec::new(),
         };
-        let places: BTreeSet<&Place> = witness.places.keys().chain(found.keys()).collect();
-        for place in places {
-            let cell = found.get(place).copied();
-            let history = witness.places.get(place);
-            match self.wrong(volume, witness, place, cell, allows) {
+        // Both are in order of place: one walk over the two meets every place of either.
+        let mut found = found.iter().map(|(place, cell)| (place, *cell)).peekable();
+        let mut known = witness.places.iter().peekable();
+        loop {
+            let (ours, theirs) = (
+                known.peek().map(|(place, _)| *place),
+                found.peek().map(|(place, _)| *place),
+            );
+            let (take_known, take_found) = match (ours, theirs) {
+                (None, None) => break,
+                (Some(_), None) => (true, false),
+                (None, Some(_)) => (false, true),
+                (Some(ours), Some(theirs)) => (ours <= theirs, theirs <= ours),
+            };
+            let history = known.next_if(|_| take_known);
+            let cell = found.next_if(|_| take_found);
+            let Some(place) = history.map(|(place, _)| place).or(cell.map(|(place, _)| place)) else {
+                break;
+            };
+            let (history, cell) = (history.map(|(_, history)| history), cell.map(|(_, cell)| cell));
+            match self.wrong(volume, witness, place, history, cell, allows) {
                 None => report.intact += usize::from(history.is_some()),
                 Some(kind) => report.findings.push(Finding {
                     kind,
@@ -297,10 +321,10 @@ impl Witnesses {
         volume: &VolumeKey,
         witness: &Witness,
         place: &Place,
+        history: Option<&History>,
         cell: Option<&Cell>,
         allows: fn(&History, Option<&Stamp>) -> bool,
     ) -> Option<FindingKind> {
-        let history = witness.places.get(place);
         let stamp = match cell {
             Some(Cell::Stamp(stamp)) => Some(stamp),
             Some(Cell::Torn(stamp)) => {
