@@ -205,6 +205,7 @@ fn caught_again(row: &Json, library: &BTreeMap<String, Arc<Scenario>>) -> Result
         let tank = Tank {
             scenario: Arc::clone(scenario),
             drivers: BTreeMap::new(),
+            outside: None,
             mutant,
         };
         tank.play(Run::pinned(seed, strikes.clone()), &Arc::default())

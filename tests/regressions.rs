@@ -37,6 +37,7 @@ fn judge(path: &Path) -> Result<(), Failed> {
     let tank = Tank {
         scenario: Arc::new(scenario),
         drivers: Default::default(),
+        outside: None,
         mutant,
     };
     let run = || Run::pinned(case.seed, case.strikes.clone());

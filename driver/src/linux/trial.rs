@@ -73,6 +73,7 @@ pub fn file_system(directory: &Path, kind: FsKind) -> Result<(), (Step, HostErro
         kind,
         label: "wavetank".into(),
         uuid: "5d0c70c0-0000-4000-8000-000000000001".into(),
+        forced: false,
     };
     file_systems::make(device.as_str(), &fs).map_err(at("make"))?;
     let mount = Mount {

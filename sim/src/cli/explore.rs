@@ -121,10 +121,10 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
         }
     });
     let pace = watch.finish(&report);
-    if let Some((outside, told)) = elsewhere {
-        outside.tidy();
+    let outside = elsewhere.map(|(outside, told)| {
         report.driver = Some(told);
-    }
+        outside
+    });
     if let Some(out) = &args.out {
         write_out::write(out, &mut report, streams)?;
     }
@@ -132,9 +132,13 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
         let again = Again {
             entries: &campaign.entries,
             drivers,
+            outside: outside.as_ref(),
             mutant: args.mutant,
         };
         campaign_page(&report, &again, draft, streams)?;
+    }
+    if let Some(outside) = outside {
+        outside.tidy();
     }
     Printed::new(&report, args.verbose).print(args.format, &mut streams.out)?;
     if let Some(pace) = pace {

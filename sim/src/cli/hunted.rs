@@ -12,6 +12,7 @@ use crate::explore::campaign;
 use crate::explore::replay::ReplayFile;
 use crate::explore::report::{Found, Report, ScenarioReport};
 use crate::explore::subject::{NO_PANIC, Played, Run, Subject as _, Tank};
+use crate::link::socket::Outside;
 use crate::mutants::Mutant;
 use crate::page::{self, Entry, Listing, Page, Scene, Tale, Unjudged};
 use crate::trace::{Token, picture::Picture};
@@ -25,6 +26,8 @@ pub(super) struct Again<'a> {
     pub entries: &'a [campaign::Entry],
     /// Drivers that are not the reference driver.
     pub drivers: &'a Drivers,
+    /// The driver that runs outside, if one does.
+    pub outside: Option<&'a Arc<Outside>>,
     /// The bug that was switched on.
     pub mutant: Option<&'static Mutant>,
 }
@@ -194,6 +197,7 @@ impl Again<'_> {
             let tank = Tank {
                 scenario: Arc::new(case.scenario?),
                 drivers: self.drivers.clone(),
+                outside: self.outside.cloned(),
                 mutant: self.mutant,
             };
             let run = Run {
