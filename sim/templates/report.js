@@ -728,7 +728,8 @@ const selfcheck = () => {
           stage.choose(nth, true);
           must(stage.detail.textContent.includes(stage.marks[nth].label), 'details are told');
         }
-        if (stage.data.lives.length) { stage.follow('0'); must(stage.tracks.length > 0 && stage.detail.textContent.includes(stage.data.lives[0].name), 'an object has a history'); stage.follow(''); }
+        const life = stage.data.lives.findIndex(l => l.tracks.length > 0);
+        if (life >= 0) { stage.follow(String(life)); must(stage.tracks.length > 0 && stage.detail.textContent.includes(stage.data.lives[life].name), 'an object has a history'); stage.follow(''); }
         stage.choose(-1);
       }
     }

@@ -175,7 +175,7 @@ fn a_run_opens_in_perfetto() {
         assert!(begin >= *end - 0.001, "slices of a thread do not overlap: {event}");
         *end = begin + event["dur"].as_f64().unwrap();
     }
-    assert!(ends.len() > 3, "calls of several processes");
+    assert!(ends.len() >= 3, "provisioner, attacher and kubelet call: {ends:?}");
     assert!(read["otherData"]["token"].as_str().unwrap().starts_with("wavetank/"));
 }
 

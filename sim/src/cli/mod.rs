@@ -134,8 +134,9 @@ fn typed(words: &[OsString]) -> String {
     let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
         match word.split_once('=').map_or(&*word, |(name, _)| name) {
-            "--report" | "--perfetto" | "--out" if !word.contains('=') => drop(words.next()),
+            "--report" | "--perfetto" | "--out" | "--color" if !word.contains('=') => drop(words.next()),
             "--report" | "--perfetto" | "--out" | "--color" => {}
+            name if name.starts_with('-') => typed.push(word.to_string()),
             _ => typed.push(report::quoted(&word)),
         }
     }

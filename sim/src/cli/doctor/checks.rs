@@ -159,7 +159,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     if known().any(|name| name == text) {
         return Ok(text.to_owned());
     }
-    let near = nearest(text, known()).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    let near = nearest(text, known()).map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
     Err(format!(
         "there is nothing of that name{near} Known are {}",
         known().collect::<Vec<_>>().join(", ")
