@@ -12,6 +12,9 @@ use wavetank_driver::units::FsKind;
 
 use crate::space;
 
+/// How a file system was tried: the step that failed, and why.
+pub type Trial = Result<(), (String, String)>;
+
 /// What was found out. `Err` says why not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
@@ -24,7 +27,7 @@ pub struct Findings {
     /// The loop device that was attached for a moment.
     pub loops: Result<String, String>,
     /// File systems by name: the step that failed, and why.
-    pub file_systems: Vec<(String, Result<(), (String, String)>)>,
+    pub file_systems: Vec<(String, Trial)>,
     /// Whether the kernel has a device-mapper.
     pub mapper: bool,
     /// Free bytes in the directory that was tried in.

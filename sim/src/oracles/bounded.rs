@@ -72,6 +72,9 @@ impl Bounded {
     }
 }
 
+/// One number of a footprint.
+type Measure = fn(&Footprint) -> u64;
+
 /// What of a process never shrank, and grew with each call, once it was warm.
 fn grows(taken: &[Footprint]) -> Option<String> {
     if taken.len() < CALLS {
@@ -79,7 +82,7 @@ fn grows(taken: &[Footprint]) -> Option<String> {
     }
     let taken = &taken[taken.len() / 2..];
     let calls = taken.len() as u64;
-    let kinds: [(&str, fn(&Footprint) -> u64, u64); 3] = [
+    let kinds: [(&str, Measure, u64); 3] = [
         ("descriptors", |at| at.descriptors, calls / 2),
         ("threads", |at| at.threads, calls / 2),
         ("KiB of memory", |at| at.memory, calls * GRAIN),

@@ -255,9 +255,13 @@ impl Facts {
 
     /// A process died: what it made and did not write down is an orphan.
     fn bereave(&mut self, process: &str) {
-        let of_it = |_: &String, asker: &mut Arc<str>| **asker == *process;
-        let orphans = self.unfinished.extract_if(.., of_it).map(|(name, _)| name);
-        self.orphaned.extend(orphans);
+        self.unfinished.retain(|name, asker| {
+            let is_its = **asker == *process;
+            if is_its {
+                self.orphaned.insert(name.clone());
+            }
+            !is_its
+        });
     }
 
     fn abandon(&mut self, node: &str, cluster: &Cluster) {

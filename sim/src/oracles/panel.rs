@@ -48,8 +48,10 @@ pub fn promises() -> Vec<&'static Promise> {
 
 /// What no oracle can judge where only so much can be seen: promises, and what of them.
 pub fn unseen(sight: &Sight) -> Vec<(&'static str, &'static str)> {
-    let of = |oracle: &Box<dyn Oracle>| Some((oracle.promise().name, oracle.unseen(sight)?));
-    all().iter().filter_map(of).collect()
+    all()
+        .iter()
+        .filter_map(|oracle| Some((oracle.promise().name, oracle.unseen(sight)?)))
+        .collect()
 }
 
 impl Default for Panel {

@@ -164,9 +164,8 @@ impl fmt::Display for Token {
         if let Some(Storm { by, picks }) = &self.storm {
             write!(f, "/storm={by}:{picks}")?;
         }
-        match &self.mutant {
-            Some(mutant) => write!(f, "/mutant={mutant}")?,
-            None => {}
+        if let Some(mutant) = &self.mutant {
+            write!(f, "/mutant={mutant}")?;
         }
         match &self.link {
             Some(link) => write!(f, "/link={link}"),

@@ -250,10 +250,10 @@ fn said(directory: &Path, log: &str) -> String {
 
 fn save(directory: &Path, threads: &Handle, patience: Duration) -> Result<(), String> {
     let mut qmp = Qmp::connect(&directory.join("qmp.sock"))?;
-    qmp.execute("migrate-set-parameters", json!({"max-bandwidth": 1_u64 << 36}))?;
-    qmp.execute("migrate", json!({"uri": "exec:cat > state.draft"}))?;
+    qmp.execute("migrate-set-parameters", &json!({"max-bandwidth": 1_u64 << 36}))?;
+    qmp.execute("migrate", &json!({"uri": "exec:cat > state.draft"}))?;
     for _ in 0..patience.as_millis() / TRY.as_millis() {
-        let now = qmp.execute("query-migrate", json!({}))?;
+        let now = qmp.execute("query-migrate", &json!({}))?;
         match now["status"].as_str() {
             Some("completed") => {
                 let placed = fs::rename(directory.join("state.draft"), directory.join("state"));

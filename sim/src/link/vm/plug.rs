@@ -60,7 +60,7 @@ pub fn plug(run: &Path, node: &str, serial: &str, what: &Plug) -> Result<(), Str
         }
         Plug::Resize(size) => machine.as_mut().map_or(Ok(()), |machine| {
             let arguments = json!({"node-name": format!("b{serial}"), "size": size});
-            machine.execute("block_resize", arguments).map(drop)
+            machine.execute("block_resize", &arguments).map(drop)
         }),
     }
 }
@@ -98,7 +98,7 @@ fn push(machine: &mut Qmp, serial: &str, image: &str, read_only: bool) -> Result
             "discard": "unmap",
         },
     });
-    again(machine.execute("blockdev-add", disk))?;
+    again(machine.execute("blockdev-add", &disk))?;
     let device = json!({
         "driver": "virtio-blk-pci",
         "id": format!("d{serial}"),
@@ -106,7 +106,7 @@ fn push(machine: &mut Qmp, serial: &str, image: &str, read_only: bool) -> Result
         "serial": serial,
         "share-rw": true,
     });
-    again(machine.execute("device_add", device))
+    again(machine.execute("device_add", &device))
 }
 
 /// What is there already is fine.
@@ -119,7 +119,7 @@ fn again(done: Result<serde_json::Value, String>) -> Result<(), String> {
 
 fn pull(machine: &mut Qmp, serial: &str) -> Result<(), String> {
     let device = format!("d{serial}");
-    let is_going = match machine.execute("device_del", json!({"id": device})) {
+    let is_going = match machine.execute("device_del", &json!({"id": device})) {
         Ok(_) => true,
         Err(why) if why.contains("process of unplug") => true,
         Err(why) if why.contains("not found") => false,
@@ -130,7 +130,7 @@ fn pull(machine: &mut Qmp, serial: &str) -> Result<(), String> {
             .wait_for_end_of(&device, LETTING_GO)
             .map_err(|why| format!("the node does not let go of the disk: {why}"))?;
     }
-    match machine.execute("blockdev-del", json!({"node-name": format!("b{serial}")})) {
+    match machine.execute("blockdev-del", &json!({"node-name": format!("b{serial}")})) {
         Err(why) if !why.contains("Failed to find") => Err(why),
         _ => Ok(()),
     }

@@ -36,7 +36,7 @@ impl Qmp {
         };
         let mut qmp = connect().map_err(|error| format!("QEMU takes no commands: {error}"))?;
         qmp.read()?;
-        qmp.execute("qmp_capabilities", json!({}))?;
+        qmp.execute("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
 
@@ -44,7 +44,7 @@ impl Qmp {
     ///
     /// # Errors
     /// What QEMU says against it.
-    pub fn execute(&mut self, command: &str, arguments: Json) -> Result<Json, String> {
+    pub fn execute(&mut self, command: &str, arguments: &Json) -> Result<Json, String> {
         let line = json!({"execute": command, "arguments": arguments});
         writeln!(self.to, "{line}").map_err(|error| format!("QEMU is gone: {error}"))?;
         loop {
