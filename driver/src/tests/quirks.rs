@@ -108,7 +108,14 @@ impl Walk {
         if due || self.rig.has_crashed() {
             self.rig.kill();
             self.rig.crash_at(None);
-            self.driver = self.rig.start().await;
+            self.driver = match self.rig.try_start().await {
+                Ok(driver) => driver,
+                Err(error) => {
+                    writeln!(self.told, "does not start: {error}").unwrap();
+                    self.rig.quirk = None;
+                    self.rig.start().await
+                }
+            };
         }
     }
 

@@ -61,9 +61,8 @@ enum News {
 pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> Result<u8, Stop> {
     let scenarios = scenarios(args, streams)?;
     let seeds = args.all_seeds();
-    let runs = usize::try_from(seeds.end - seeds.start)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(scenarios.len());
+    let runs = usize::try_from(seeds.end - seeds.start).unwrap_or(usize::MAX);
+    let runs = runs.saturating_mul(scenarios.len());
     let follows = !args.follow.is_empty();
     let for_people = matches!(args.format, RunFormat::Text | RunFormat::Json);
     let wanted = runs == 1 || follows || args.verbose || args.format == RunFormat::Json;

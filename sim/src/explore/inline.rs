@@ -27,6 +27,8 @@ pub struct Inlined {
     steps: Json,
     #[serde(skip_serializing_if = "Json::is_null")]
     expect: Json,
+    #[serde(skip_serializing_if = "Json::is_null")]
+    sometimes: Json,
 }
 
 impl Inlined {

@@ -121,20 +121,33 @@ fn a_wrapped_question_turns_an_uncertain_mount_into_none_and_leaks_it() {
     assert!(bench.count("NodePublishVolume!Unavailable") > 0);
     bench.fault("NodeGetCapabilities", Fault::Gone, 1000);
     bench.run_ms(20_000);
-    bench.delete_pod("web", None);
+    bench.delete_pod("web", Some(0));
     bench.run_ms(5_000);
     bench.heal();
     bench.run_ms(120_000);
     assert_eq!(bench.count("NodeUnpublishVolume"), 0, "nobody remembers the mount");
     assert_eq!(bench.node.mounts.len(), 2, "it blocks the unstaging");
     assert_eq!(bench.in_use().len(), 1);
-    assert!(bench.has_pod("web"), "and the pod, whose directory is still a mount");
     bench.restart();
     bench.run_ms(20_000);
     assert!(
         bench.node.mounts.is_empty() && !bench.has_pod("web"),
         "until a new kubelet finds it"
     );
+}
+
+#[test]
+fn a_pod_that_kubelet_still_knows_keeps_its_wish_until_the_mount_is_there() {
+    // The same, but the pod goes with its grace: it is mounted once more when the driver is back, and then taken away.
+    let mut bench = mounting(("NodePublishVolume", Fault::Lose(Code::Unavailable), 1000));
+    bench.fault("NodeGetCapabilities", Fault::Gone, 1000);
+    bench.run_ms(20_000);
+    bench.delete_pod("web", None);
+    bench.run_ms(5_000);
+    bench.heal();
+    bench.run_ms(120_000);
+    assert_eq!(bench.count("NodeUnpublishVolume"), 1);
+    assert!(bench.node.mounts.is_empty() && !bench.has_pod("web"));
 }
 
 #[test]
