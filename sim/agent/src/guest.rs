@@ -5,7 +5,7 @@
 //!                                                                      port "calls": connections to the driver's socket
 //! ```
 //!
-//! A machine whose state is kept and resumed later is one that has been asked nothing yet. The first question is [`Ask::Wake`]: only then the disk is
+//! A machine whose state is kept and resumed later is one that has been asked nothing yet. The first question is `Ask::Wake`: only then the disk is
 //! opened, so a machine that is resumed behaves like one that has just booted.
 
 use std::fs::{self, File, OpenOptions};

@@ -5,7 +5,7 @@
 //!                                        unshares    answers one question at a time
 //! ```
 //!
-//! In a virtual machine the agent is the first process of all, and serves the tank over virtio ports ([`guest`], [`line`]).
+//! In a virtual machine the agent is the first process of all, and serves the tank over virtio ports ([`guest`], [`mod@line`]).
 //!
 //! With namespaces, `inner` is the first process of a PID and of a mount namespace: when it dies, the kernel kills every process of the node and its mounts
 //! are gone. Without (an ordinary user), there is only `inner`, and its processes die with it because they asked the kernel for that.
