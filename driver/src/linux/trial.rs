@@ -72,7 +72,8 @@ pub fn file_system(directory: &Path, kind: FsKind) -> Result<(), (Step, HostErro
     let fs = NewFs {
         kind,
         label: "wavetank".into(),
-        uuid: "5d0c70c0-0000-4000-8000-000000000001".into(),
+        // All are tried at once, and mkfs.btrfs refuses a UUID that another device has.
+        uuid: format!("5d0c70c0-0000-4000-8000-{:012}", size >> 20),
         forced: false,
     };
     file_systems::make(device.as_str(), &fs).map_err(at("make"))?;
