@@ -13,14 +13,15 @@ use crate::files;
 /// How long the inside has to end by itself when the tank is gone.
 const GRACE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// Opens the namespaces, starts the agent as their first process and outlives it: when the tank is gone, however it ended, the node's processes are ended
-/// and the loop devices are let go that show files of `directory`.
+/// Opens a namespace of processes, starts the agent as its first process and outlives it: when the tank is gone, however it ended, the node's processes are
+/// ended and the loop devices are let go that show files of `directory`. The node's mounts are in a namespace that only the inside has: they go with it,
+/// and nothing else keeps the devices open.
 ///
 /// # Errors
 /// If the kernel grants no namespaces.
 pub fn outer(prefix: &[&str], directory: &str) -> io::Result<u8> {
     let program = std::env::current_exe()?;
-    unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)?;
+    unshare(UnshareFlags::NEWPID)?;
     let mut inner = Command::new(program);
     let mut inner = inner.args(prefix).args(["inner", "isolated"]).spawn()?;
     let watched = watch(&inner);
@@ -91,7 +92,7 @@ pub fn prepare(isolated: bool) -> io::Result<()> {
         return Ok(());
     }
     die_with_parent()?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    own_mounts()?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("proc", "/proc", "proc", flags, None::<&std::ffi::CStr>)?;
     Ok(())

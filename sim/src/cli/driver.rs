@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::interrupts::Interrupts;
 use super::vm::{self, Nodes, NodesArgs};
-use super::{Stop, Streams, USAGE, width};
+use super::{INTERRUPTED, Stop, Streams, USAGE, width};
 use crate::link::socket::{Facts, Outside, OutsideError, ProcessShape, Profile, ProfileError, Program, scratch};
 
 #[derive(Debug, ClapArgs)]
@@ -59,25 +60,37 @@ pub(super) fn run(args: &DriverArgs, streams: &mut Streams) -> Result<u8, Stop> 
     }
 }
 
-/// The driver that is played around, if it is one that runs outside.
+/// The driver that is played around, if it is one that runs outside. An interrupt ends the command while a driver on this machine is asked.
 pub(super) fn chosen(
     profile: Option<&Path>,
     on: &NodesArgs,
+    interrupts: Option<&Interrupts>,
     streams: &mut Streams,
 ) -> Result<Option<Arc<Outside>>, Stop> {
     match (on.nodes, profile) {
         (Nodes::Vm, profile) => vm::open(profile, on, streams).map(Some),
-        (Nodes::Tank, Some(path)) => open(path, streams).map(Some),
+        (Nodes::Tank, Some(path)) => open(path, interrupts, streams).map(Some),
         (Nodes::Tank, None) => Ok(None),
     }
 }
 
 /// Reads a profile and asks its driver what it can do.
-fn open(path: &Path, streams: &mut Streams) -> Result<Arc<Outside>, Stop> {
-    let profile = read(path, streams)?;
-    match Outside::open(profile, agent(streams)?, &scratch("run")) {
-        Ok(outside) => Ok(outside),
-        Err(error) => stop(streams, &error),
+fn open(path: &Path, interrupts: Option<&Interrupts>, streams: &mut Streams) -> Result<Arc<Outside>, Stop> {
+    let (profile, agent, directory) = (read(path, streams)?, agent(streams)?, scratch("run"));
+    let place = directory.clone();
+    let open = move || Outside::open(profile, agent, &place);
+    let opened = match interrupts {
+        Some(interrupts) => interrupts.unless(open, streams)?,
+        None => Some(open()),
+    };
+    match opened {
+        Some(Ok(outside)) => Ok(outside),
+        Some(Err(error)) => stop(streams, &error),
+        None => {
+            // The driver and its agent end with this program; what they still write is the system's to clean.
+            let _ = fs::remove_dir_all(directory);
+            Err(Stop::Status(INTERRUPTED))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::draft::Draft;
 use super::driver::{self, NOT_JUDGED};
 use super::found::{FoundFormat, Printed, write_out};
 use super::hunted::{Again, campaign_page};
+use super::interrupts::Interrupts;
 use super::vm::NodesArgs;
 use super::watch::Watch;
 use super::{Drivers, INTERRUPTED, Stop, Streams, load};
@@ -101,7 +102,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Explores what the arguments ask for.
 pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Streams) -> Result<u8, Stop> {
-    let Some((campaign, elsewhere)) = campaign(args, drivers, streams)? else {
+    let interrupts = Interrupts::new("report");
+    let Some((campaign, elsewhere)) = campaign(args, drivers, &interrupts, streams)? else {
         return Ok(NOT_JUDGED);
     };
     if let Some(out) = &args.out {
@@ -109,7 +111,7 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
         write_out::prepare(out, streams)?;
     }
     let draft = Draft::maybe(args.report.as_deref(), streams)?;
-    let presses = interrupts(streams)?;
+    let presses = presses(&interrupts, streams)?;
     let mut watch = Watch::new(args.time);
     let mut report = campaign.run(&mut |standing| {
         watch.show(standing);
@@ -154,10 +156,11 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
 fn campaign(
     args: &ExploreArgs,
     drivers: &Drivers,
+    interrupts: &Interrupts,
     streams: &mut Streams,
 ) -> Result<Option<(Campaign, Option<Around>)>, Stop> {
     let scenarios = scenarios(args, streams)?;
-    let outside = driver::chosen(args.driver.as_deref(), &args.on, streams)?;
+    let outside = driver::chosen(args.driver.as_deref(), &args.on, Some(interrupts), streams)?;
     let again = args.on.again(args.driver.as_deref());
     let mut around = outside.map(|outside| around(outside, again));
     let mut entries = Vec::new();
@@ -231,17 +234,12 @@ fn scenarios(args: &ExploreArgs, streams: &mut Streams) -> Result<Vec<Scenario>,
 }
 
 /// Counts interrupts: the first ends exploring, the second everything.
-fn interrupts(streams: &mut Streams) -> Result<Arc<AtomicUsize>, Stop> {
+fn presses(interrupts: &Interrupts, streams: &mut Streams) -> Result<Arc<AtomicUsize>, Stop> {
     let presses = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&presses);
     let count = move || {
         counted.fetch_add(1, Ordering::Relaxed);
     };
-    if let Err(error) = ctrlc::set_handler(count) {
-        writeln!(
-            streams.err,
-            "wavetank: an interrupt will end this without a report: {error}"
-        )?;
-    }
+    interrupts.tell(count, streams)?;
     Ok(presses)
 }

@@ -12,6 +12,7 @@ mod driver;
 mod explore;
 mod found;
 mod hunted;
+mod interrupts;
 mod merge;
 mod mutants;
 mod play;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::album::{Album, Drawn};
 use super::args::{RunArgs, RunFormat, mutant};
 use super::draft::Draft;
+use super::interrupts::Interrupts;
 use super::progress::Progress;
 use super::report::{Outcome, Printer, Told};
 use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, driver, load};
@@ -66,7 +67,8 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
     let follows = !args.follow.is_empty();
     let for_people = matches!(args.format, RunFormat::Text | RunFormat::Json);
     let wanted = runs == 1 || follows || args.verbose || args.format == RunFormat::Json;
-    let outside = driver::chosen(args.driver.as_deref(), &args.on, streams)?;
+    let interrupts = Interrupts::new("summary");
+    let outside = driver::chosen(args.driver.as_deref(), &args.on, Some(&interrupts), streams)?;
     let plan = Plan {
         text: (wanted && for_people && !args.no_trace && !args.quiet).then(|| TextOptions {
             verbose: args.verbose,
@@ -103,7 +105,9 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
     let mut pages = Pages::open(args, outside.is_some(), streams)?;
     let mut printer = Printer::new(args, runs, plan.scenarios.iter().map(|s| s.name.as_str()));
     let (news, heard) = mpsc::channel();
-    watch_interrupts(&news, streams)?;
+    let told = news.clone();
+    // Nobody listens any more when the command is ending anyway.
+    interrupts.tell(move || drop(told.send(News::Interrupted)), streams)?;
     start_workers(&Arc::new(plan), runs, &news);
     drop(news);
     let interrupted = listen(&heard, runs, &mut printer, &mut pages, streams);
@@ -171,24 +175,6 @@ fn scenarios(args: &RunArgs, streams: &mut Streams) -> Result<Vec<Scenario>, Sto
             Err(Stop::Status(USAGE))
         }
     }
-}
-
-/// Ctrl-C becomes news. Where no handler can be set, the usual one ends the program.
-fn watch_interrupts(news: &Sender<News>, streams: &mut Streams) -> Result<(), Stop> {
-    let news = Mutex::new(news.clone());
-    let handler = move || {
-        if let Ok(news) = news.lock() {
-            // Nobody listens any more when the command is ending anyway.
-            let _ = news.send(News::Interrupted);
-        }
-    };
-    if let Err(error) = ctrlc::set_handler(handler) {
-        writeln!(
-            streams.err,
-            "wavetank: an interrupt will end this without a summary: {error}"
-        )?;
-    }
-    Ok(())
 }
 
 fn start_workers(plan: &Arc<Plan>, runs: usize, news: &Sender<News>) {

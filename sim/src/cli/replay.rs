@@ -89,7 +89,7 @@ pub(super) fn replay(args: &ReplayArgs, drivers: &Drivers, streams: &mut Streams
     let several = wanted.files.len() > 1;
     let outside = match wanted.files.is_empty() {
         true => None,
-        false => driver::chosen(args.driver.as_deref(), &args.on, streams)?,
+        false => driver::chosen(args.driver.as_deref(), &args.on, None, streams)?,
     };
     let draft = Draft::maybe(args.report.as_deref().filter(|_| wanted.tokens.is_empty()), streams)?;
     let mut page = draft.map(|draft| Replays::new(draft, streams));

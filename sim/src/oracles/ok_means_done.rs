@@ -89,6 +89,9 @@ impl Oracle for OkMeansDone {
     }
 
     fn settle(&mut self, view: &View<'_>, found: &mut Vec<Violation>) {
+        if !view.cluster.sight().machines {
+            return;
+        }
         for ((node, path), (boots, handle)) in &self.staged {
             let machine = view.cluster.machine(node).filter(|machine| machine.is_up());
             let Some(machine) = machine.filter(|machine| machine.boots() == *boots) else {

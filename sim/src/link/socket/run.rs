@@ -58,6 +58,8 @@ struct News {
     /// What happens from now on is no part of the run.
     closes: bool,
     over: bool,
+    /// Somebody was told where its output lies.
+    keeps: bool,
 }
 
 impl Run {
@@ -292,6 +294,7 @@ impl Run {
 
     /// What the driver's processes said, by node. Everything else that the run has left is removed.
     pub fn logs(&self) -> Vec<(String, PathBuf)> {
+        self.news().keeps = true;
         let mut logs = Vec::new();
         for node in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             for entry in fs::read_dir(node.path()).into_iter().flatten().flatten() {
@@ -317,9 +320,13 @@ impl Run {
     }
 }
 
+/// A run that nobody has ended, because somebody panicked, leaves nothing.
 impl Drop for Run {
     fn drop(&mut self) {
         self.end();
+        if !self.news().keeps {
+            self.clear();
+        }
     }
 }
 
