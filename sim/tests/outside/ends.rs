@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use wavetank_sim::link::socket::{Outside, Profile, Program};
 
 use crate::rig::{
-    BINARY, MEMORY, Place, comes_true, driver, is_root, loops_with, processes_with, root, text, wavetank,
+    BINARY, MEMORY, Place, XFS, comes_true, driver, is_root, loops_with, processes_with, root, text, wavetank,
 };
 
 /// A campaign that goes on until it is ended, and the text by which everything of it is known.
@@ -42,10 +42,21 @@ fn send(child: &Child, signal: Signal) {
     kill_process(pid, signal).expect("the process is there");
 }
 
-/// Starts a campaign, waits until drivers run, and ends it: nothing is left a moment later.
-fn ends(profile: &str, scenario: &str, signals: &[Signal]) -> Option<i32> {
+/// When a campaign is ended.
+#[derive(Clone, Copy, PartialEq)]
+enum While {
+    /// The driver tells what it can do, in the first run's directory.
+    Asked,
+    /// Storms are played around it, in others.
+    Played,
+}
+
+/// Starts a campaign, waits until a driver runs, and ends it: nothing is left a moment later.
+fn ends(profile: &str, scenario: &str, when: While, signals: &[Signal]) -> Option<i32> {
     let (mut child, mark) = campaign(profile, scenario);
-    let running = comes_true(|| processes_with(&mark).iter().any(|line| line.contains("--node-id")));
+    let asked = format!("{mark}0/");
+    let fits = |line: &String| line.contains("--node-id") && line.contains(&asked) == (when == While::Asked);
+    let running = comes_true(|| processes_with(&mark).iter().any(fits));
     assert!(running, "a driver of {mark} runs");
     for signal in signals {
         send(&child, *signal);
@@ -75,14 +86,20 @@ fn nothing_survives_an_interrupt_or_a_kill() {
     let place = Place::new();
     let profile = place.profile(&driver, "memory", MEMORY, &[]);
     let scenario = "scenarios/errors/create-answers-lost.yaml";
-    assert_eq!(ends(&profile, scenario, &[Signal::INT, Signal::INT]), Some(130));
-    assert_eq!(ends(&profile, scenario, &[Signal::KILL]), None);
+    let interrupts = [Signal::INT, Signal::INT];
+    assert_eq!(ends(&profile, scenario, While::Played, &interrupts), Some(130));
+    assert_eq!(ends(&profile, scenario, While::Played, &[Signal::KILL]), None);
+    // What is asked here never answers, so that it cannot be missed.
+    let slow = place.file(
+        "slow.yaml",
+        "name: a.b\nmounts: false\ncombined: {command: [tail, -f, /dev/null, --, --node-id, '{endpoint}']}\n",
+    );
+    assert_eq!(ends(&slow, scenario, While::Asked, &[Signal::INT]), Some(130));
     if is_root() {
-        let head = "fileSystems: [ext4, xfs]";
-        let profile = place.profile(&driver, "loop", head, &["--default-fs", "xfs"]);
+        let profile = place.profile(&driver, "loop", XFS.0, XFS.1);
         let scenario = "scenarios/lifecycle/an-hour-in-use.yaml";
-        assert_eq!(ends(&profile, scenario, &[Signal::INT, Signal::INT]), Some(130));
-        assert_eq!(ends(&profile, scenario, &[Signal::KILL]), None);
+        assert_eq!(ends(&profile, scenario, While::Played, &interrupts), Some(130));
+        assert_eq!(ends(&profile, scenario, While::Played, &[Signal::KILL]), None);
     }
 }
 

@@ -17,7 +17,7 @@ fn a_storm_around_the_reference_driver_finds_nothing_and_says_what_it_cannot_do(
     let profile = place.profile(&driver, "memory", MEMORY, &[]);
     let scenarios = [
         "scenarios/errors/create-answers-lost.yaml",
-        "scenarios/errors/publish-hangs.yaml",
+        "scenarios/errors/claim-deleted-while-uncertain.yaml",
     ];
     let run = || {
         let mut args = vec!["explore", "--driver", &profile, "--seeds", "6", "--strategy", "random"];

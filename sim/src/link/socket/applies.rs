@@ -1,14 +1,18 @@
 //! Which scenarios an outside driver can be played with, and as what: derived from what it says of itself, from its profile, and from what the link can do.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::Outside;
 use super::profile::AccessMode;
-use crate::scenario::{Expectation, Manifest, Process, Role, Scenario, Step};
+use crate::api::quantity::Amount;
+use crate::scenario::{Expectation, GoDuration, Manifest, Process, Role, Scenario, Step};
 use crate::storm::Fault;
 
+/// A node that is silent for so long is one whose pods Kubernetes evicts: their tolerations end.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The prefix of parameters that belong to Kubernetes.
 const KUBERNETES: &str = "csi.storage.k8s.io/";
 /// The Secret that holds a profile's secrets.
@@ -158,7 +162,20 @@ impl Case<'_> {
         if alone && self.text.contains("outOfService") {
             self.against("a node is declared dead in it, and no other is there to take over");
         }
-        if alone && self.text.contains("TaintManagerEviction") {
+        let silent = |process: &Process, down: &Option<GoDuration>| {
+            matches!(process.role, Role::Kubelet | Role::Node) && down.is_some_and(|down| down.get() >= PATIENCE)
+        };
+        let falls_silent = self.scenario.steps.iter().any(|step| match step {
+            Step::Crash(crash) => crash
+                .process
+                .as_ref()
+                .is_some_and(|process| silent(process, &crash.down)),
+            Step::Strike(strike) => {
+                matches!(&strike.fault, Fault::Crash { process, down } if silent(process, down))
+            }
+            _ => false,
+        });
+        if alone && (falls_silent || self.text.contains("TaintManagerEviction")) {
             self.against("a node goes silent in it, and where it is the only one, Kubernetes evicts nobody");
         }
     }
@@ -236,6 +253,15 @@ impl Case<'_> {
             .map(|mode| format!("its profile does not list the access mode {mode}"))
             .collect();
         self.reasons.extend(missing);
+        let bytes = |text: &str| Amount::parse(text).map_or(0, Amount::ceil);
+        if let (Some(least), Some(asked)) = (
+            profile.smallest_volume.as_deref(),
+            spec["resources"]["requests"]["storage"].as_str(),
+        ) && bytes(asked) < bytes(least)
+        {
+            let reason = format!("it asks for a volume of {asked}, and the driver's are not smaller than {least}");
+            self.reasons.insert(reason);
+        }
         if spec["volumeMode"] == "Block" && !self.outside.profile.block {
             self.against("the driver does no raw block volumes");
         }

@@ -57,6 +57,10 @@ pub struct Profile {
     /// The file systems that it can do.
     #[serde(default = "usual_file_systems")]
     pub file_systems: Vec<String>,
+    /// The smallest volume that it can format: mkfs.xfs wants 300Mi. Scenarios that ask for less do not apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "quantity"))]
+    pub smallest_volume: Option<String>,
     /// A command that prints the ids of the volumes that its backend holds, one in a line: what is left at the end has leaked. It runs where the controller does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<ProcessShape>,
