@@ -78,8 +78,10 @@ fn is_forgotten(left: &str, view: &View<'_>) -> bool {
 
 /// Whether Kubernetes itself leaves it behind: the provisioner died while it made a volume for a claim that was deleted meanwhile.
 fn is_orphaned(left: &str, view: &View<'_>) -> bool {
-    let handle = left
-        .strip_prefix("volume ")
-        .and_then(|left| left.strip_suffix(" in the storage system"));
-    handle.is_some_and(|handle| view.facts.is_orphaned(handle, view.cluster))
+    let volume = left.strip_prefix("volume ");
+    let inside = volume.and_then(|left| left.strip_suffix(" in the storage system"));
+    let elsewhere = || volume.and_then(|left| left.strip_suffix(" of the driver"));
+    inside
+        .or_else(elsewhere)
+        .is_some_and(|handle| view.facts.is_orphaned(handle, view.cluster))
 }

@@ -29,7 +29,7 @@ fn the_library_holds_around_the_reference_driver_with_memory() {
     let profile = place.profile(&driver, "memory", MEMORY, &[]);
     let run = || wavetank(&["run", "scenarios", "--driver", &profile, "--digest"]);
     let (first, second) = (run(), run());
-    nothing_fails(&first, 20);
+    nothing_fails(&first, 40);
     assert!(
         text(&first).contains("not applicable to this driver"),
         "{}",
@@ -57,7 +57,7 @@ fn the_library_holds_around_the_reference_driver_with_loop_devices() {
     let mut args = vec!["run", "--driver", &profile];
     args.extend(themes);
     let (played, mark) = marked(&args);
-    nothing_fails(&played, 15);
+    nothing_fails(&played, 23);
     assert_eq!(loops_with(&mark), Vec::<String>::new(), "loop devices are left over");
 }
 

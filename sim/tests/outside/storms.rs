@@ -15,6 +15,7 @@ fn a_storm_around_the_reference_driver_finds_nothing_and_says_what_it_cannot_do(
     let Some(driver) = driver() else { return };
     let place = Place::new();
     let profile = place.profile(&driver, "memory", MEMORY, &[]);
+    // The second leaves a volume behind when the provisioner dies in it, which is Kubernetes' doing and no finding.
     let scenarios = [
         "scenarios/errors/create-answers-lost.yaml",
         "scenarios/errors/claim-deleted-while-uncertain.yaml",
