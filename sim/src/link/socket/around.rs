@@ -104,10 +104,12 @@ impl Elsewhere for Around {
     }
 
     fn holds(&self) -> Option<Result<Vec<String>, String>> {
+        self.run.lull();
         self.run.inventory(&self.controller).or_else(|| self.run.listed())
     }
 
     fn devices(&self) -> Vec<String> {
+        self.run.lull();
         self.run.loops()
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -40,6 +40,25 @@ pub struct Run {
     speaker: Mutex<Option<Channel>>,
     /// How often nodes were booted again.
     booted: Mutex<BTreeMap<String, u64>>,
+    flights: Arc<Flights>,
+}
+
+/// How many calls drivers work on in real time. Their answers may be due much later in virtual time.
+#[derive(Default)]
+struct Flights {
+    count: Mutex<usize>,
+    landed: Condvar,
+}
+
+/// A call that a driver works on in real time, until this is dropped.
+pub(super) struct Flight(Arc<Flights>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_sub(1);
+        self.0.landed.notify_all();
+    }
 }
 
 enum Agent {
@@ -72,7 +91,20 @@ impl Run {
             writers: Arc::default(),
             speaker: Mutex::default(),
             booted: Mutex::default(),
+            flights: Arc::default(),
         }
+    }
+
+    fn takes_off(&self) -> Flight {
+        *self.flights.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Flight(Arc::clone(&self.flights))
+    }
+
+    /// Until drivers have done in real time whatever they were asked: who looks at what they hold must not see how far they are just now.
+    pub(super) fn lull(&self) {
+        let count = self.flights.count.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each ends, at the latest, when the watchdog's time is over.
+        drop(self.flights.landed.wait_while(count, |count| *count > 0));
     }
 
     /// The writers of the run, by what their blocks say of them: a volume's blocks may be read on any node.
@@ -398,6 +430,11 @@ impl Process {
         let count = state.sent.entry(method).or_default();
         *count += 1;
         *count - 1
+    }
+
+    /// A call goes out to it in real time.
+    pub(super) fn takes_off(&self) -> Flight {
+        self.run.takes_off()
     }
 
     pub(super) fn departs(&self, method: &'static str) {

@@ -15,7 +15,7 @@ use tonic::body::Body;
 use tonic::transport::Channel;
 use tower::{Service, ServiceExt};
 
-use super::run::Process;
+use super::run::{Flight, Process};
 use crate::link::inproc::DISCONNECTED;
 use crate::link::layers::Sleeper;
 
@@ -55,9 +55,10 @@ impl Service<http::Request<Body>> for Wire {
         request.headers_mut().remove("grpc-timeout");
         let (answer, answered) = channel();
         let patience = self.process.patience();
+        let flight = self.process.takes_off();
         self.process
             .threads()
-            .spawn(carry(life.channel, request, patience, answer));
+            .spawn(carry(life.channel, request, patience, answer, flight));
         let mut pending = Pending {
             answered: Some(answered),
             process: Arc::clone(&self.process),
@@ -79,7 +80,13 @@ impl Service<http::Request<Body>> for Wire {
 }
 
 /// On the real threads: sends the request, gathers the whole answer.
-async fn carry(mut channel: Channel, request: http::Request<Body>, patience: Duration, answer: Sender<Back>) {
+async fn carry(
+    mut channel: Channel,
+    request: http::Request<Body>,
+    patience: Duration,
+    answer: Sender<Back>,
+    flight: Flight,
+) {
     let exchange = async {
         let channel = channel.ready().await.map_err(|error| spell(&error))?;
         let response = channel.call(request).await.map_err(|error| spell(&error))?;
@@ -98,6 +105,7 @@ async fn carry(mut channel: Channel, request: http::Request<Body>, patience: Dur
     };
     // Nobody waits any more when the run is over.
     let _ = answer.send(back);
+    drop(flight);
 }
 
 fn spell(error: &dyn std::error::Error) -> String {
