@@ -89,19 +89,8 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         perfetto: args.perfetto.is_some(),
         scenarios,
     };
-    if args.perfetto.is_some() && runs != 1 {
-        let what = format!("--perfetto writes one run, and these are {runs}: name one scenario and one seed");
-        writeln!(streams.err, "wavetank: {what}")?;
-        return Err(Stop::Status(USAGE));
-    }
     let outside = plan.outside.clone();
-    if let Some(token) = &args.token {
-        let mark = outside.as_ref().map(|outside| outside.mark());
-        if let Err(error) = token.check_link(mark.as_deref()) {
-            writeln!(streams.err, "wavetank: {error}")?;
-            return Err(Stop::Status(USAGE));
-        }
-    }
+    refuse_misfits(args, runs, outside.as_deref(), streams)?;
     let mut pages = Pages::open(args, outside.is_some(), streams)?;
     let mut printer = Printer::new(args, runs, plan.scenarios.iter().map(|s| s.name.as_str()));
     let (news, heard) = mpsc::channel();
@@ -131,6 +120,28 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
         0 if strangers => USAGE,
         status => status,
     })
+}
+
+/// What does not fit what is played: a file for one run, a token of another link.
+fn refuse_misfits(
+    args: &RunArgs,
+    runs: usize,
+    outside: Option<&socket::Outside>,
+    streams: &mut Streams,
+) -> Result<(), Stop> {
+    if args.perfetto.is_some() && runs != 1 {
+        let what = format!("--perfetto writes one run, and these are {runs}: name one scenario and one seed");
+        writeln!(streams.err, "wavetank: {what}")?;
+        return Err(Stop::Status(USAGE));
+    }
+    if let Some(token) = &args.token {
+        let mark = outside.as_ref().map(|outside| outside.mark());
+        if let Err(error) = token.check_link(mark.as_deref()) {
+            writeln!(streams.err, "wavetank: {error}")?;
+            return Err(Stop::Status(USAGE));
+        }
+    }
+    Ok(())
 }
 
 /// The mutant that the token names.
