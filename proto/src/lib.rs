@@ -1,6 +1,7 @@
 //! Rust bindings for the Container Storage Interface v1.12 and for kubelet's plugin registration.
 #![doc = include_str!("../README.md")]
 
+pub mod code;
 pub mod limits;
 pub mod redact;
 

@@ -1,72 +1,18 @@
 //! The built command as people and scripts meet it: what it prints where, and with which status it ends.
 
+mod built;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value as Json;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
+use built::{BINARY, Ran, command, folder, root, wavetank};
+
 /// A scenario with a life in it.
 const LIFE: &str = "scenarios/lifecycle/dynamic-immediate.yaml";
-
-/// The root of the repository: where README's commands are typed.
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("sim/ lies in the workspace")
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.args(args).current_dir(root()).stdin(Stdio::null());
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_BACKTRACE"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// What a command came to.
-struct Ran {
-    status: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: Output) -> Ran {
-        Ran {
-            status: output.status.code(),
-            out: String::from_utf8(output.stdout).expect("output is text"),
-            err: String::from_utf8(output.stderr).expect("errors are text"),
-        }
-    }
-
-    /// It ended with this status, said each of the parts to standard error, and nothing panicked.
-    #[track_caller]
-    fn refuses(&self, status: i32, parts: &[&str]) {
-        assert_eq!(self.status, Some(status), "{}{}", self.out, self.err);
-        for part in parts {
-            assert!(self.err.contains(part), "should say {part:?}:\n{}", self.err);
-        }
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        assert!(self.err.len() < 20_000, "a mistake is a screen, not a book");
-    }
-}
-
-fn wavetank(args: &[&str]) -> Ran {
-    Ran::of(command(args).output().expect("the binary can be started"))
-}
-
-/// A folder of this test's own.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli").join(name);
-    // Of an earlier run.
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("the target folder can be written");
-    folder
-}
 
 /// Plays a scenario with this text.
 fn run_text(name: &str, text: impl AsRef<[u8]>) -> Ran {

@@ -1,63 +1,16 @@
 //! `wavetank explore`, `replay` and `merge` as people and scripts meet them.
 
+mod built;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value as Json;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
+use built::{Ran, command, folder, wavetank};
+
 /// A short scenario.
 const SHORT: &str = "scenarios/binding/static-volume.yaml";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("sim/ lies in the workspace")
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.args(args).current_dir(root()).stdin(Stdio::null());
-    command
-}
-
-struct Ran {
-    status: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: Output) -> Ran {
-        Ran {
-            status: output.status.code(),
-            out: String::from_utf8(output.stdout).expect("output is text"),
-            err: String::from_utf8(output.stderr).expect("errors are text"),
-        }
-    }
-
-    #[track_caller]
-    fn refuses(&self, parts: &[&str]) {
-        assert_eq!(self.status, Some(64), "{}{}", self.out, self.err);
-        for part in parts {
-            assert!(self.err.contains(part), "should say {part:?}:\n{}", self.err);
-        }
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-    }
-}
-
-fn wavetank(args: &[&str]) -> Ran {
-    Ran::of(command(args).output().expect("the binary can be started"))
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("explore").join(name);
-    // Of an earlier run.
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("the target folder can be written");
-    folder
-}
 
 /// A scenario and a bug that needs one fault to show.
 const CLONE: &str = "scenarios/data/clone.yaml";
@@ -67,23 +20,23 @@ const BROKEN: &str = "same-answer";
 
 #[test]
 fn wrong_usage_is_refused_with_the_right_spelling() {
-    wavetank(&["explore"]).refuses(&["<PATH>"]);
-    wavetank(&["explore", SHORT, "--strategy", "swram"]).refuses(&["did you mean `swarm`"]);
-    wavetank(&["explore", SHORT, "--shard", "3/2"]).refuses(&["there is no shard 3 of 2"]);
-    wavetank(&["explore", SHORT, "--shard", "0/2"]).refuses(&["2/8"]);
-    wavetank(&["explore", SHORT, "--time", "ten"]).refuses(&["ten"]);
-    wavetank(&["explore", SHORT, "--time", "0s"]).refuses(&["no time at all"]);
-    wavetank(&["explore", SHORT, "--jobs", "0"]).refuses(&["0"]);
-    wavetank(&["explore", SHORT, "--seeds", "9..3"]).refuses(&["there is no seed in it"]);
+    wavetank(&["explore"]).refuses(64, &["<PATH>"]);
+    wavetank(&["explore", SHORT, "--strategy", "swram"]).refuses(64, &["did you mean `swarm`"]);
+    wavetank(&["explore", SHORT, "--shard", "3/2"]).refuses(64, &["there is no shard 3 of 2"]);
+    wavetank(&["explore", SHORT, "--shard", "0/2"]).refuses(64, &["2/8"]);
+    wavetank(&["explore", SHORT, "--time", "ten"]).refuses(64, &["ten"]);
+    wavetank(&["explore", SHORT, "--time", "0s"]).refuses(64, &["no time at all"]);
+    wavetank(&["explore", SHORT, "--jobs", "0"]).refuses(64, &["0"]);
+    wavetank(&["explore", SHORT, "--seeds", "9..3"]).refuses(64, &["there is no seed in it"]);
     wavetank(&["explore", "scenarios/binding/static-volum.yaml"])
-        .refuses(&["did you mean `scenarios/binding/static-volume.yaml`"]);
+        .refuses(64, &["did you mean `scenarios/binding/static-volume.yaml`"]);
     let empty = folder("empty");
-    wavetank(&["explore", empty.to_str().expect("text")]).refuses(&["empty"]);
+    wavetank(&["explore", empty.to_str().expect("text")]).refuses(64, &["empty"]);
     let file = empty.join("file");
     fs::write(&file, "").expect("the target folder can be written");
     let below = file.join("out");
     wavetank(&["explore", SHORT, "--seeds", "1", "--out", below.to_str().expect("text")])
-        .refuses(&["cannot be written"]);
+        .refuses(64, &["cannot be written"]);
 }
 
 #[test]
@@ -152,10 +105,10 @@ fn a_token_repeats_a_storm_in_another_process() {
     let by_digest = wavetank(&["replay", token, "--format", "json"]);
     assert_eq!(by_digest.status, Some(2), "{}", by_digest.err);
     assert_eq!(by_digest.out.lines().count(), first.out.lines().count());
-    wavetank(&["replay", token, SHORT]).refuses(&["no scenario in", "was changed since"]);
+    wavetank(&["replay", token, SHORT]).refuses(64, &["no scenario in", "was changed since"]);
     let old = token.replace(&format!("/{}/", env!("CARGO_PKG_VERSION")), "/0.0.1/");
-    wavetank(&["replay", &old]).refuses(&["a token repeats a run in its own version only"]);
-    wavetank(&["replay", "wavetank/banana"]).refuses(&["is no token"]);
+    wavetank(&["replay", &old]).refuses(64, &["a token repeats a run in its own version only"]);
+    wavetank(&["replay", "wavetank/banana"]).refuses(64, &["is no token"]);
 }
 
 #[test]
@@ -206,9 +159,9 @@ fn a_violation_becomes_a_replay_file_that_shows_it_again() {
     let both = wavetank(&["replay", dir]);
     assert_eq!((both.status, both.out.lines().count()), (Some(1), 2), "{}", both.out);
     fs::write(&replay, "schema: 7\n").expect("the target folder can be written");
-    wavetank(&["replay", replay.to_str().expect("text")]).refuses(&["schema 7"]);
-    wavetank(&["replay", "nowhere.replay.yaml"]).refuses(&["cannot be read"]);
-    wavetank(&["replay", "scenarios"]).refuses(&["neither a token nor a replay file"]);
+    wavetank(&["replay", replay.to_str().expect("text")]).refuses(64, &["schema 7"]);
+    wavetank(&["replay", "nowhere.replay.yaml"]).refuses(64, &["cannot be read"]);
+    wavetank(&["replay", "scenarios"]).refuses(64, &["neither a token nor a replay file"]);
 }
 
 #[test]
@@ -244,8 +197,8 @@ fn shards_are_joined_and_missing_ones_named() {
     let all = wavetank(&["merge", &one, &two, &three]);
     assert_eq!(all.status, Some(0));
     assert!(all.out.contains("9 storms of 1 scenario"), "{}", all.out);
-    wavetank(&["merge", &one, &one]).refuses(&["shard 1/3 is in both"]);
-    wavetank(&["merge", SHORT]).refuses(&["is no report of a campaign"]);
+    wavetank(&["merge", &one, &one]).refuses(64, &["shard 1/3 is in both"]);
+    wavetank(&["merge", SHORT]).refuses(64, &["is no report of a campaign"]);
 }
 
 #[test]

@@ -2,39 +2,17 @@
 //!
 //! The last needs Chromium. Where there is none, the test says `NOT RUN`; with `WAVETANK_BROWSER=demanded` that is a failure.
 
+mod built;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value as Json;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
+use built::{folder, root, wavetank};
+
 const LIFE: &str = "scenarios/lifecycle/dynamic-immediate.yaml";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("sim/ lies in the workspace")
-}
-
-fn wavetank(args: &[&str]) -> Output {
-    let mut command = Command::new(BINARY);
-    command.args(args).current_dir(root()).stdin(Stdio::null());
-    command.output().expect("the binary can be started")
-}
-
-/// A folder of this test's own.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report").join(name);
-    // Of an earlier run.
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("the target folder can be written");
-    folder
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// The pictures that a page holds.
 fn pictures(html: &str) -> Vec<Json> {
@@ -51,7 +29,7 @@ fn a_page_tells_a_run_and_is_the_same_each_time() {
     let page = |name: &str| {
         let file = folder.join(name);
         let ran = wavetank(&["run", LIFE, "--no-trace", "--report", file.to_str().unwrap()]);
-        assert_eq!(ran.status.code(), Some(0), "{}", said(&ran));
+        assert_eq!(ran.status, Some(0), "{}", ran.err);
         fs::read_to_string(file).expect("the page is there")
     };
     let (one, other) = (page("one.html"), page("other.html"));
@@ -111,7 +89,7 @@ fn a_violation_is_told_with_its_place_and_the_way_to_it() {
         "--report",
         file.to_str().unwrap(),
     ]);
-    assert_eq!(ran.status.code(), Some(2), "{}", said(&ran));
+    assert_eq!(ran.status, Some(2), "{}", ran.err);
     let html = fs::read_to_string(&file).unwrap();
     assert!(
         html.contains("--token wavetank/") && html.contains("/mutant="),
@@ -138,9 +116,8 @@ fn where_a_page_cannot_be_written_the_command_says_so_before_it_plays() {
     ] {
         for option in ["--report", "--perfetto"] {
             let ran = wavetank(&["run", LIFE, option, path]);
-            assert_eq!(ran.status.code(), Some(64), "{path}");
-            assert!(said(&ran).contains(why), "{}", said(&ran));
-            assert!(ran.stdout.is_empty(), "nothing was played");
+            ran.refuses(64, &[why]);
+            assert!(ran.out.is_empty(), "nothing was played");
         }
     }
     let several = wavetank(&[
@@ -151,15 +128,14 @@ fn where_a_page_cannot_be_written_the_command_says_so_before_it_plays() {
         "--perfetto",
         folder.join("x.json").to_str().unwrap(),
     ]);
-    assert_eq!(several.status.code(), Some(64));
-    assert!(said(&several).contains("one run"), "{}", said(&several));
+    several.refuses(64, &["one run"]);
 }
 
 #[test]
 fn a_run_opens_in_perfetto() {
     let file = folder("perfetto").join("run.json");
     let ran = wavetank(&["run", LIFE, "--no-trace", "--perfetto", file.to_str().unwrap()]);
-    assert_eq!(ran.status.code(), Some(0), "{}", said(&ran));
+    assert_eq!(ran.status, Some(0), "{}", ran.err);
     let read: Json = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let events = read["traceEvents"].as_array().unwrap();
     let threads: Vec<&str> = events
@@ -215,12 +191,15 @@ fn checked(browser: &str, page: &Path, width: u32, folder: &Path) -> Json {
         .stdin(Stdio::null())
         .output()
         .expect("the browser can be started");
-    let dom = String::from_utf8_lossy(&output.stdout);
+    let (dom, said) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     let found = dom
         .split("<pre id=\"selfcheck\">")
         .nth(1)
         .and_then(|rest| rest.split("</pre>").next());
-    let found = found.unwrap_or_else(|| panic!("the page says nothing of itself:\n{}", said(&output)));
+    let found = found.unwrap_or_else(|| panic!("the page says nothing of itself:\n{said}"));
     serde_json::from_str(&found.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")).expect("it says JSON")
 }
 
@@ -252,7 +231,7 @@ fn pages_work_in_a_browser_on_a_laptop_and_on_a_phone() {
         "--report",
         page.to_str().unwrap(),
     ]);
-    assert!(ran.status.code() != Some(64), "{}", said(&ran));
+    assert!(ran.status != Some(64), "{}", ran.err);
     for width in [1280, 500] {
         let told = checked(browser, &page, width, &folder);
         assert_eq!(told["ok"], true, "{width}: {told}");

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tonic::Code;
 use tower::Service;
 use tracing::Instrument;
+use wavetank_proto::code::go_name;
 
 use crate::note::Note;
 
@@ -69,7 +70,7 @@ impl Watch {
 
     fn over(&self, call: &Call) {
         let Call { number, path, code, .. } = call;
-        let (about, spelled) = (call.note.text(), spell(*code));
+        let (about, spelled) = (call.note.text(), go_name(*code));
         let took = call.start.elapsed();
         let method = path.rsplit('/').next().unwrap_or(path);
         let milliseconds = took.as_secs_f64() * 1000.0;
@@ -129,29 +130,6 @@ impl Watch {
             self.start
         );
         text
-    }
-}
-
-/// A code as the sidecars' library spells it.
-fn spell(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
     }
 }
 

@@ -18,7 +18,7 @@ use super::hunted::{Again, campaign_page};
 use super::interrupts::Interrupts;
 use super::vm::NodesArgs;
 use super::watch::Watch;
-use super::{Drivers, INTERRUPTED, Stop, Streams, load};
+use super::{Drivers, INTERRUPTED, Stop, Streams, load_all};
 use crate::explore::StrategyName;
 use crate::explore::campaign::{Campaign, Entry, Go};
 use crate::explore::report::{Elsewhere, Shard};
@@ -26,7 +26,7 @@ use crate::explore::subject::Tank;
 use crate::link::socket::Outside;
 use crate::mutants::Mutant;
 use crate::oracles;
-use crate::scenario::{GoDuration, Scenario};
+use crate::scenario::GoDuration;
 
 /// How many storms each scenario gets when nobody says how many.
 const SEEDS: u64 = 100;
@@ -159,7 +159,7 @@ fn campaign(
     interrupts: &Interrupts,
     streams: &mut Streams,
 ) -> Result<Option<(Campaign, Option<Around>)>, Stop> {
-    let scenarios = scenarios(args, streams)?;
+    let scenarios = load_all(&args.paths, streams)?;
     let outside = driver::chosen(args.driver.as_deref(), &args.on, Some(interrupts), streams)?;
     let again = args.on.again(args.driver.as_deref());
     let mut around = outside.map(|outside| around(outside, again));
@@ -215,22 +215,6 @@ fn around(outside: Arc<Outside>, arguments: String) -> Around {
         not_applicable: BTreeMap::new(),
     };
     (outside, told)
-}
-
-fn scenarios(args: &ExploreArgs, streams: &mut Streams) -> Result<Vec<Scenario>, Stop> {
-    let mut found = Vec::new();
-    let mut failed = None;
-    for path in &args.paths {
-        match load(path, streams) {
-            Ok(scenarios) => found.extend(scenarios),
-            Err(Stop::Status(status)) => failed = Some(status),
-            Err(stop) => return Err(stop),
-        }
-    }
-    match failed {
-        Some(status) => Err(Stop::Status(status)),
-        None => Ok(found),
-    }
 }
 
 /// Counts interrupts: the first ends exploring, the second everything.

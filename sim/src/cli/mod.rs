@@ -27,7 +27,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anstream::AutoStream;
 use clap::error::ErrorKind;
@@ -180,6 +180,23 @@ fn refuse(error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
         _ => USAGE,
+    }
+}
+
+/// Reads the scenarios of several paths. The mistakes of all are told.
+fn load_all(paths: &[PathBuf], streams: &mut Streams) -> Result<Vec<Scenario>, Stop> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    for path in paths {
+        match load(path, streams) {
+            Ok(scenarios) => found.extend(scenarios),
+            Err(Stop::Status(status)) => failed = Some(status),
+            Err(stop) => return Err(stop),
+        }
+    }
+    match failed {
+        Some(status) => Err(Stop::Status(status)),
+        None => Ok(found),
     }
 }
 

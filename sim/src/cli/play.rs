@@ -17,7 +17,7 @@ use super::draft::Draft;
 use super::interrupts::Interrupts;
 use super::progress::Progress;
 use super::report::{Outcome, Printer, Told};
-use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, driver, load};
+use super::{Drivers, INTERRUPTED, Stop, Streams, USAGE, driver, load_all};
 use crate::link::socket;
 use crate::mutants::Mutant;
 use crate::oracles;
@@ -159,18 +159,7 @@ fn infected(args: &RunArgs, streams: &mut Streams) -> Result<Option<&'static Mut
 }
 
 fn scenarios(args: &RunArgs, streams: &mut Streams) -> Result<Vec<Scenario>, Stop> {
-    let mut scenarios = Vec::new();
-    let mut failed = None;
-    for path in &args.paths {
-        match load(path, streams) {
-            Ok(found) => scenarios.extend(found),
-            Err(Stop::Status(status)) => failed = Some(status),
-            Err(stop) => return Err(stop),
-        }
-    }
-    if let Some(status) = failed {
-        return Err(Stop::Status(status));
-    }
+    let scenarios = load_all(&args.paths, streams)?;
     let Some(token) = &args.token else { return Ok(scenarios) };
     let complaint = match &scenarios[..] {
         [scenario] => token.check(scenario).err().map(|error| error.to_string()),

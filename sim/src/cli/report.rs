@@ -209,9 +209,9 @@ impl Printer {
     pub fn summary(&self, out: &mut dyn Write, interrupted: bool) -> io::Result<()> {
         let done: usize = self.statuses.values().sum();
         if self.format == RunFormat::Json {
-            let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
+            let of = |status| self.ended(status);
             let line = json!({
-                "type": "summary", "runs": self.runs, "done": done, "held": of(0) - self.not_applicable, "failed": of(1),
+                "type": "summary", "runs": self.runs, "done": done, "held": self.held(), "failed": of(1),
                 "unsafe": of(2), "restless": of(3), "not_judged": of(5), "not_applicable": self.not_applicable, "broken": of(70),
                 "interrupted": interrupted,
             });
@@ -221,8 +221,7 @@ impl Printer {
             return writeln!(out, "{}", self.suite.xml());
         }
         if self.format == RunFormat::Github {
-            let held = self.statuses.get(&0).copied().unwrap_or(0) - self.not_applicable;
-            let text = format!("{held} of {} {} held", self.runs, plural(self.runs, "run"));
+            let text = format!("{} of {} {} held", self.held(), self.runs, plural(self.runs, "run"));
             return writeln!(out, "::notice title=wavetank run::{text}");
         }
         if self.runs == 1 {
@@ -248,15 +247,22 @@ impl Printer {
         not_judged(out, self.unseen.iter().copied())
     }
 
+    /// How many runs ended with this status.
+    fn ended(&self, status: u8) -> usize {
+        self.statuses.get(&status).copied().unwrap_or(0)
+    }
+
+    /// How many runs held. What does not apply ends with 0, too.
+    fn held(&self) -> usize {
+        self.ended(0) - self.not_applicable
+    }
+
     fn counts(&self, out: &mut dyn Write, done: usize, interrupted: bool) -> io::Result<()> {
-        let held = self.statuses.get(&0).copied().unwrap_or(0);
-        if self.quiet && held == self.runs {
+        if self.quiet && self.ended(0) == self.runs {
             return Ok(());
         }
-        let held = held - self.not_applicable;
-        let broken = self.statuses.get(&70).copied().unwrap_or(0);
-        let of = |status| self.statuses.get(&status).copied().unwrap_or(0);
-        let (safety, calm, hung) = (of(2), of(3), of(5));
+        let (held, broken) = (self.held(), self.ended(70));
+        let (safety, calm, hung) = (self.ended(2), self.ended(3), self.ended(5));
         let failed = done - held - broken - safety - calm - hung - self.not_applicable;
         writeln!(out)?;
         write!(

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use super::{Cluster, Due};
+use crate::api::names::TAINT_OUT_OF_SERVICE;
 use crate::api::{Delete, Edit, Kind, ObjKey, Object, ObjectRef, Patch, Write, fields};
 use crate::faults::Fault;
 use crate::scenario::effects;
@@ -35,7 +36,6 @@ pub(super) enum Act {
 const LOOK: Duration = Duration::from_secs(1);
 /// The least that can be taken back of an expansion that is under way: requests stay above the capacity.
 const LEAST: u64 = 1 << 20;
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl Cluster {
     pub(super) fn act_later(&mut self, after: Duration, act: Act) {
@@ -81,10 +81,10 @@ impl Cluster {
         let key = ObjKey::cluster(node);
         let Some(found) = self.get::<Node>(&key) else { return };
         let mut taints = found.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-        taints.retain(|taint| taint.key != OUT_OF_SERVICE);
+        taints.retain(|taint| taint.key != TAINT_OUT_OF_SERVICE);
         if dead {
             taints.push(Taint {
-                key: OUT_OF_SERVICE.into(),
+                key: TAINT_OUT_OF_SERVICE.into(),
                 value: Some("nodeshutdown".into()),
                 effect: "NoExecute".into(),
                 time_added: None,

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 
 use super::duration::GoDuration;
 use super::mistake::{Mistake, Source, Span};
+use super::names::check_format;
 use super::nearest::nearest;
 use super::tree::{Node, Value};
 use crate::api::quantity::Amount;
@@ -83,6 +84,19 @@ impl At {
 }
 
 impl<'a> Check<'a> {
+    /// The check of a whole document of ours, with our formats.
+    pub fn of(source: &'a Arc<Source>, root: &'a Json, title: &'a str) -> Check<'a> {
+        Check {
+            source,
+            root,
+            title,
+            partial: false,
+            known: &|_, _| None,
+            format: check_format,
+            mistakes: Vec::new(),
+        }
+    }
+
     /// Follows `$ref`; the answer is the schema itself and the name under which it was found.
     fn target<'s>(&'s self, schema: &'s Json) -> (&'s Json, &'s str) {
         match reference(schema) {

@@ -12,7 +12,6 @@ use super::check::{At, Check};
 use super::files::{in_library, name_of, read_text, search, slashed, stem, tidy};
 use super::manifest::{self, Manifest};
 use super::mistake::{Mistake, ScenarioError, Source, Span};
-use super::names::check_format;
 use super::nearest::nearest;
 use super::step::{Apply, Refusal, Step, WrongKey};
 use super::tree::{self, Entry, Node, Value};
@@ -112,15 +111,7 @@ impl Loader<'_> {
         for (mistake, span) in read_arguments(&mut root) {
             self.refuse(mistake, span);
         }
-        let mut check = Check {
-            source: &self.source,
-            root: &SCHEMA,
-            title: "a scenario",
-            partial: false,
-            known: &|_, _| None,
-            format: check_format,
-            mistakes: Vec::new(),
-        };
+        let mut check = Check::of(&self.source, &SCHEMA, "a scenario");
         let here = At {
             path: String::new(),
             span: Span { len: 0, ..root.span },

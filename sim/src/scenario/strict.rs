@@ -7,7 +7,6 @@ use serde_json::Value as Json;
 
 use super::check::{At, Check};
 use super::mistake::{Mistake, ScenarioError, Source, Span};
-use super::names::check_format;
 use super::tree;
 
 /// Reads one YAML document as `schema` has it. `name` is what mistakes call the file, `title` what they call the document.
@@ -29,15 +28,7 @@ pub(crate) fn read<T: DeserializeOwned>(
         let mistake = Mistake::new("", format!("{title} is one document")).at(&source, Span::default());
         return Err(ScenarioError::of(vec![mistake]));
     };
-    let mut check = Check {
-        source: &source,
-        root: schema,
-        title,
-        partial: false,
-        known: &|_, _| None,
-        format: check_format,
-        mistakes: Vec::new(),
-    };
+    let mut check = Check::of(&source, schema, title);
     let at = At {
         path: String::new(),
         span: root.span,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status};
+use wavetank_proto::code::go_name;
 use wavetank_proto::csi::v1 as csi;
 
 use crate::control::{Effect, Outcome, Requests};
@@ -436,32 +437,9 @@ pub fn is_final(code: Code) -> bool {
 pub fn describe(status: &Status) -> String {
     format!(
         "rpc error: code = {} desc = {}",
-        code_name(status.code()),
+        go_name(status.code()),
         status.message()
     )
-}
-
-/// A code as Go's gRPC spells it.
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret, SecretReference};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use tonic::Code;
+use wavetank_proto::code::go_name;
 use wavetank_proto::csi::v1 as csi;
 
 use crate::api::{
@@ -30,7 +31,7 @@ use crate::api::{
 use crate::control::{Effect, Learner, Outcome};
 use crate::link::CallError;
 use crate::runtime::Time;
-use crate::sidecars::connect::{ControllerRpc, code_name, is_final};
+use crate::sidecars::connect::{ControllerRpc, is_final};
 use crate::sidecars::secret;
 
 use super::status::{self, ModifyError, Status};
@@ -417,7 +418,7 @@ fn refused(memory: &mut Memory, key: &ObjKey, error: &CallError) -> Step {
         memory.uncertain.insert(key.clone());
     }
     Step::MarkError(ModifyError {
-        code: code_name(code),
+        code: go_name(code),
         message: error.status.message().to_owned(),
         is_final: is_final(code),
         infeasible: code == Code::InvalidArgument,
