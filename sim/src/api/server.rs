@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::release::RELEASE;
 use crate::runtime::Time;
 
 use super::admission::Patience;
@@ -22,8 +21,6 @@ use super::strategy::{self, Part};
 use super::write::{ApiError, Change, Patch, Read, ReadAnswer, Write, Written};
 use super::{admission, defaults, edit, fields, identity, validate};
 
-/// How long an event lives after its last write.
-const EVENT_TTL: Duration = RELEASE.api_server.event_ttl;
 /// The namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 /// Who writes what nobody asked for.
@@ -42,6 +39,8 @@ pub struct ApiServer {
     leases: VecDeque<(Time, ObjKey, u64)>,
     /// What DefaultTolerationSeconds gives to pods.
     pub patience: Patience,
+    /// `--event-ttl`: how long an event lives after its last write.
+    pub event_ttl: Duration,
 }
 
 /// One write in progress: by whom, and when.
@@ -61,6 +60,7 @@ impl ApiServer {
             prefixes: BTreeMap::new(),
             leases: VecDeque::new(),
             patience: Patience::default(),
+            event_ttl: Duration::from_secs(3600),
         };
         for name in NAMESPACES {
             let mut namespace = k8s_openapi::api::core::v1::Namespace::default();
@@ -187,7 +187,7 @@ impl ApiServer {
     pub(super) fn put(&mut self, context: Context<'_>, key: &ObjKey, object: Object) -> Written {
         let object = self.store.put(context.by, key, object);
         if object.kind() == Kind::Event {
-            let lease = (context.now + EVENT_TTL, key.clone(), object.version());
+            let lease = (context.now + self.event_ttl, key.clone(), object.version());
             self.leases.push_back(lease);
         }
         Written { object, changed: true }

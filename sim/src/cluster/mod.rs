@@ -27,6 +27,7 @@ mod user;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::{ApiServer, Change, Clock, Kind, Object, Patience, Write};
 use crate::control::{Outcome, Request, Signal};
@@ -209,6 +210,11 @@ impl Cluster {
     /// How long pods tolerate a lost node unless they say otherwise.
     pub fn set_patience(&mut self, patience: Patience) {
         self.api.patience = patience;
+    }
+
+    /// How long an event lives after its last write.
+    pub fn keep_events_for(&mut self, ttl: Duration) {
+        self.api.event_ttl = ttl;
     }
 
     /// The trace so far.

@@ -56,6 +56,7 @@ pub(super) fn assemble_with(
         not_ready: i64::from(shape.api_server.default_not_ready_toleration_seconds),
         unreachable: i64::from(shape.api_server.default_unreachable_toleration_seconds),
     });
+    cluster.keep_events_for(shape.api_server.event_ttl.get());
     control_plane(cluster, shape, wrong);
     for driver in &shape.drivers {
         sidecars_of(cluster, driver, &namer, wrong);
@@ -165,7 +166,7 @@ fn control_plane(cluster: &mut Cluster, shape: &scenario::Cluster, wrong: Option
         component: "default-scheduler".into(),
         node: None,
         node_bound: false,
-        shells: controllers::scheduler::shells(chance),
+        shells: controllers::scheduler::shells(&flags::scheduler(&shape.scheduler, &shape.kubelet), chance),
         indexes: controllers::scheduler::INDEXES.to_vec(),
         throttle: None,
     });

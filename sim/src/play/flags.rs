@@ -1,5 +1,7 @@
 //! From the flags of a scenario to those of the processes.
 
+use std::time::Duration;
+
 use crate::scenario::{NodeShape, flags as given};
 use crate::{controllers, sidecars};
 
@@ -84,6 +86,18 @@ pub(super) fn node_lifecycle(flags: &given::ControllerManagerFlags) -> controlle
         secondary_node_eviction_rate: flags.secondary_node_eviction_rate,
         unhealthy_zone_threshold: flags.unhealthy_zone_threshold,
         large_cluster_size_threshold: flags.large_cluster_size_threshold as usize,
+    }
+}
+
+/// The scheduler's; it learns from the kubelets how many pods fit.
+pub(super) fn scheduler(flags: &given::SchedulerFlags, kubelet: &given::KubeletFlags) -> controllers::scheduler::Flags {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    controllers::scheduler::Flags {
+        bind_timeout: seconds(flags.bind_timeout_seconds),
+        pod_initial_backoff: seconds(flags.pod_initial_backoff_seconds),
+        pod_max_backoff: seconds(flags.pod_max_backoff_seconds),
+        pod_max_in_unschedulable_pods_duration: flags.pod_max_in_unschedulable_pods_duration.get(),
+        max_pods: kubelet.max_pods as usize,
     }
 }
 

@@ -5,8 +5,6 @@ use std::time::Duration;
 /// The API server. Sources: `pkg/controlplane/apiserver/options`, `staging/src/k8s.io/apiserver/pkg/storage/cacher`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiServer {
-    /// `--event-ttl`: how long an event lives after its last write.
-    pub event_ttl: Duration,
     /// `defaultLowerBoundCapacity` of a watch cache, in events.
     pub watch_cache_least: usize,
     /// `defaultUpperBoundCapacity` of a watch cache, in events.
@@ -56,7 +54,6 @@ pub struct Events {
 
 impl ApiServer {
     pub(super) const V1_36: ApiServer = ApiServer {
-        event_ttl: Duration::from_secs(3600),
         watch_cache_least: 100,
         watch_cache_most: 102_400,
         watch_cache_fresh: Duration::from_secs(75),

@@ -39,14 +39,6 @@ pub struct Polling {
 pub struct Scheduler {
     /// Between two looks at the claims in PreBind; the first look comes after one interval.
     pub bind_poll: Duration,
-    /// `bindTimeoutSeconds`.
-    pub bind_timeout: Duration,
-    /// `DefaultPodMaxInUnschedulablePodsDuration`: pods that no event helps are tried again after this.
-    pub unschedulable_flush: Duration,
-    /// `podInitialBackoffSeconds`.
-    pub pod_backoff: Duration,
-    /// `podMaxBackoffSeconds`.
-    pub pod_backoff_cap: Duration,
     /// `backoffQOrderingWindowDuration`: ends of back-offs are looked for this often.
     pub backoff_flush: Duration,
 }
@@ -114,10 +106,6 @@ impl Default for Polling {
 impl Scheduler {
     pub(super) const V1_36: Scheduler = Scheduler {
         bind_poll: Duration::from_secs(1),
-        bind_timeout: Duration::from_secs(600),
-        unschedulable_flush: Duration::from_secs(300),
-        pod_backoff: Duration::from_secs(1),
-        pod_backoff_cap: Duration::from_secs(10),
         backoff_flush: Duration::from_secs(1),
     };
 }

@@ -73,7 +73,6 @@ mod tests {
             kubelet.csi_timeout < kubelet.volume_wait_timeout,
             "a call that hangs ends before the wait for it"
         );
-        assert!(RELEASE.scheduler.pod_backoff <= RELEASE.scheduler.pod_backoff_cap);
         assert!(RELEASE.api_server.watch_cache_least < RELEASE.api_server.watch_cache_most);
     }
 }

@@ -8,7 +8,9 @@
 //! node-driver-registrar v2.17; `pkg/kubelet/apis/config/v1beta1/defaults.go`, `pkg/controller/*/config/v1alpha1/defaults.go` and
 //! `pkg/scheduler/apis/config/v1/defaults.go` of Kubernetes 1.36. What is no flag stands in `release/`.
 //!
-//! Blind spots: feature gates are accepted by name only when a modelled process reads them.
+//! What would change what a cluster does and is not played is refused by `unmodelled`, unless it is set to its default.
+//!
+//! Blind spots: every process is alone, so nothing comes of how long a lease holds; a fault takes the lease, whatever the flags say.
 
 use std::collections::BTreeMap;
 
@@ -188,7 +190,7 @@ flags! {
         capacity_poll_interval: GoDuration = S(60),
         /// Workers asking for capacity.
         capacity_threads: u32 = 1,
-        /// Which owner of the sidecar's pod owns the capacity objects.
+        /// Which owner of the sidecar's pod owns the capacity objects. No effect in the tank.
         capacity_ownerref_level: i32 = 1,
         /// Capacity for classes that bind immediately, too.
         capacity_for_immediate_binding: bool = false,
@@ -212,13 +214,13 @@ flags! {
         kube_api_capacity_qps: f64 = 1.0,
         /// API calls at once of the capacity controller.
         kube_api_capacity_burst: u32 = 5,
-        /// Work only while holding the lease.
+        /// Work only while holding the lease. No effect in the tank.
         leader_election: bool = false,
-        /// How long a lease holds.
+        /// How long a lease holds. No effect in the tank.
         leader_election_lease_duration: GoDuration = S(15),
-        /// How long a leader tries to renew.
+        /// How long a leader tries to renew. No effect in the tank.
         leader_election_renew_deadline: GoDuration = S(10),
-        /// How often it tries.
+        /// How often it tries. No effect in the tank.
         leader_election_retry_period: GoDuration = S(5),
         /// Feature gates.
         #[serde(deserialize_with = "gates")]
@@ -250,13 +252,13 @@ flags! {
         kube_api_qps: f64 = 5.0,
         /// API calls at once before that rate holds.
         kube_api_burst: u32 = 10,
-        /// Work only while holding the lease.
+        /// Work only while holding the lease. No effect in the tank.
         leader_election: bool = false,
-        /// How long a lease holds.
+        /// How long a lease holds. No effect in the tank.
         leader_election_lease_duration: GoDuration = S(15),
-        /// How long a leader tries to renew.
+        /// How long a leader tries to renew. No effect in the tank.
         leader_election_renew_deadline: GoDuration = S(10),
-        /// How often it tries.
+        /// How often it tries. No effect in the tank.
         leader_election_retry_period: GoDuration = S(5),
         /// Feature gates.
         #[serde(deserialize_with = "gates")]
@@ -272,7 +274,7 @@ flags! {
         timeout: GoDuration = S(10),
         /// Workers of the resize controller, and as many of the modify controller.
         workers: u32 = 10,
-        /// Resync of the informers.
+        /// Resync of the informers. No effect in the tank: every claim that it would find has an event or a back-off of its own.
         resync_period: GoDuration = S(600),
         /// First delay after a failure; doubles up to `retry-interval-max`.
         retry_interval_start: GoDuration = S(1),
@@ -286,13 +288,13 @@ flags! {
         kube_api_qps: f64 = 5.0,
         /// API calls at once before that rate holds.
         kube_api_burst: u32 = 10,
-        /// Work only while holding the lease.
+        /// Work only while holding the lease. No effect in the tank.
         leader_election: bool = false,
-        /// How long a lease holds.
+        /// How long a lease holds. No effect in the tank.
         leader_election_lease_duration: GoDuration = S(15),
-        /// How long a leader tries to renew.
+        /// How long a leader tries to renew. No effect in the tank.
         leader_election_renew_deadline: GoDuration = S(10),
-        /// How often it tries.
+        /// How often it tries. No effect in the tank.
         leader_election_retry_period: GoDuration = S(5),
         /// Feature gates.
         #[serde(deserialize_with = "gates")]
@@ -326,13 +328,13 @@ flags! {
         kube_api_qps: f64 = 5.0,
         /// API calls at once before that rate holds.
         kube_api_burst: u32 = 10,
-        /// Work only while holding the lease.
+        /// Work only while holding the lease. No effect in the tank.
         leader_election: bool = false,
-        /// How long a lease holds.
+        /// How long a lease holds. No effect in the tank.
         leader_election_lease_duration: GoDuration = S(15),
-        /// How long a leader tries to renew.
+        /// How long a leader tries to renew. No effect in the tank.
         leader_election_renew_deadline: GoDuration = S(10),
-        /// How often it tries.
+        /// How often it tries. No effect in the tank.
         leader_election_retry_period: GoDuration = S(5),
         /// Feature gates.
         #[serde(deserialize_with = "gates")]
@@ -348,7 +350,7 @@ flags! {
         timeout: GoDuration = S(1),
         /// Where kubelet finds the driver; empty for the usual path.
         kubelet_registration_path: String = String::new(),
-        /// Where the registration socket is made; empty for the usual path.
+        /// Where the registration socket is made; empty for the usual path. No effect in the tank.
         plugin_registration_path: String = String::new(),
     }
 }
@@ -374,13 +376,13 @@ flags! {
         kube_api_qps: f64 = 5.0,
         /// API calls at once before that rate holds.
         kube_api_burst: u32 = 10,
-        /// Work only while holding the lease.
+        /// Work only while holding the lease. No effect in the tank.
         leader_election: bool = false,
-        /// How long a lease holds.
+        /// How long a lease holds. No effect in the tank.
         leader_election_lease_duration: GoDuration = S(15),
-        /// How long a leader tries to renew.
+        /// How long a leader tries to renew. No effect in the tank.
         leader_election_renew_deadline: GoDuration = S(10),
-        /// How often it tries.
+        /// How often it tries. No effect in the tank.
         leader_election_retry_period: GoDuration = S(5),
         /// Feature gates.
         #[serde(deserialize_with = "gates")]
@@ -420,13 +422,13 @@ flags! {
         kube_api_qps: f64 = 20.0,
         /// API calls at once before that rate holds.
         kube_api_burst: u32 = 30,
-        /// Work only while holding the lease.
+        /// Work only while holding the lease. No effect in the tank.
         leader_elect: bool = true,
-        /// How long a lease holds.
+        /// How long a lease holds. No effect in the tank.
         leader_elect_lease_duration: GoDuration = S(15),
-        /// How long a leader tries to renew.
+        /// How long a leader tries to renew. No effect in the tank.
         leader_elect_renew_deadline: GoDuration = S(10),
-        /// How often it tries.
+        /// How often it tries. No effect in the tank.
         leader_elect_retry_period: GoDuration = S(2),
         /// Feature gates.
         #[serde(deserialize_with = "gates")]
@@ -483,13 +485,13 @@ flags! {
         pod_max_backoff_seconds: u32 = 10,
         /// How long a pod that fits nowhere waits at most for an event.
         pod_max_in_unschedulable_pods_duration: GoDuration = S(300),
-        /// Work only while holding the lease.
+        /// Work only while holding the lease. No effect in the tank.
         leader_elect: bool = true,
-        /// How long a lease holds.
+        /// How long a lease holds. No effect in the tank.
         leader_elect_lease_duration: GoDuration = S(15),
-        /// How long a leader tries to renew.
+        /// How long a leader tries to renew. No effect in the tank.
         leader_elect_renew_deadline: GoDuration = S(10),
-        /// How often it tries.
+        /// How often it tries. No effect in the tank.
         leader_elect_retry_period: GoDuration = S(2),
         /// Feature gates.
         #[serde(deserialize_with = "gates")]

@@ -39,6 +39,7 @@ pub(crate) mod strict;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unmodelled;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -24,6 +24,7 @@ use super::nearest::nearest;
 use super::shape::Cluster;
 use super::site::{Process, Site};
 use super::step::{Crash, Inject, InjectPhase, Refusal, Step};
+use super::unmodelled;
 use crate::api::Kind;
 use crate::faults::Strike;
 
@@ -174,6 +175,9 @@ impl<'a> Refer<'a> {
             if let Err(error) = Config::validate_segments(&node.topology) {
                 self.say(&format!("/cluster/nodes/{n}/topology"), error);
             }
+        }
+        for (path, message) in unmodelled::wishes(self.cluster) {
+            self.say(&path, message);
         }
         if self.cluster.nodes.is_empty() {
             self.say("/cluster/nodes", "a cluster needs at least one node");

@@ -159,7 +159,7 @@ impl Tank {
             ),
             process(
                 "scheduler",
-                scheduler::shells(self.cluster.chance().clone()),
+                scheduler::shells(&scheduler::Flags::default(), self.cluster.chance().clone()),
                 scheduler::INDEXES,
                 false,
             ),

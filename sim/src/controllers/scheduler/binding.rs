@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 
-use super::Key;
 use super::memory::Memory;
 use super::volumes::Plan;
+use super::{Flags, Key};
 use crate::api::{Cache, Edit, EventRecord, ObjKey, Object, ObjectRef, Patch, Write, fields, names, version};
 use crate::control::{Effect, Learner, Outcome};
 use crate::release::RELEASE;
@@ -19,8 +19,6 @@ use crate::runtime::Time;
 
 /// Between two looks at the claims (`PreBind` polls; the first look comes after one interval).
 const POLL: Duration = RELEASE.scheduler.bind_poll;
-/// `bindTimeoutSeconds`.
-const BIND_TIMEOUT: Duration = RELEASE.scheduler.bind_timeout;
 
 /// Where a pod is in its cycle.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,6 +181,7 @@ fn pod_status(key: &ObjKey, status: PodStatus) -> Effect {
 
 /// What an outcome means for a cycle.
 pub(super) fn learn(
+    flags: &Flags,
     memory: &mut Memory,
     key: &ObjKey,
     effect: &Effect,
@@ -216,7 +215,7 @@ pub(super) fn learn(
         },
         (Step::Condition { error, .. }, _) => {
             if *error {
-                let until = memory.back_off(key, then.now);
+                let until = memory.back_off(flags, key, then.now);
                 then.queue.add_at(Key::Pod(key.clone()), until);
             }
             Step::Failed
@@ -228,7 +227,7 @@ pub(super) fn learn(
         return;
     };
     if step == Step::Poll && cycle.deadline.is_none() {
-        cycle.deadline = Some(then.now + BIND_TIMEOUT);
+        cycle.deadline = Some(then.now + flags.bind_timeout);
     }
     cycle.step = step;
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::storage::v1::CSINode;
 
 use super::memory::{Memory, Seat, Trigger};
 use super::volumes::{self, Needs, Plan};
+use super::{Flags, Scheduler};
 use crate::api::{Cache, Index, fields};
 use crate::controllers::binder::affinity;
 use crate::runtime::Chance;
@@ -38,11 +39,9 @@ pub(super) struct Refusal {
     pub triggers: &'static [Trigger],
 }
 
-/// Pods per node; kubelet's default.
-const MAX_PODS: usize = 110;
-
 /// Runs one scheduling cycle.
-pub(super) fn schedule(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Pod) -> Verdict {
+pub(super) fn schedule(cache: &Cache, memory: &Memory, scheduler: &Scheduler, pod: &Pod) -> Verdict {
+    let (flags, chance) = (&scheduler.flags, &scheduler.chance);
     let all = memory.nodes.values().filter(|seat| seat.node.is_some()).count();
     let needs = match volumes::needs(cache, memory, pod) {
         Ok(needs) => needs,
@@ -59,7 +58,7 @@ pub(super) fn schedule(cache: &Cache, memory: &Memory, chance: &Chance, pod: &Po
     let mut found = 0;
     for (name, seat) in candidates(memory, chance, pod, all) {
         let Some(node) = &seat.node else { continue };
-        match fits(cache, memory, pod, &needs, seat, node) {
+        match fits(cache, memory, flags, pod, &needs, seat, node) {
             Err(refusal) => {
                 *refusals.entry(refusal.reason).or_default() += 1;
                 triggers.extend(refusal.triggers);
@@ -132,10 +131,18 @@ fn candidates<'m>(
     memory.nodes.iter().skip(start).chain(memory.nodes.iter().take(start))
 }
 
-fn fits(cache: &Cache, memory: &Memory, pod: &Pod, needs: &Needs, seat: &Seat, node: &Node) -> Result<Plan, Refusal> {
+fn fits(
+    cache: &Cache,
+    memory: &Memory,
+    flags: &Flags,
+    pod: &Pod,
+    needs: &Needs,
+    seat: &Seat,
+    node: &Node,
+) -> Result<Plan, Refusal> {
     tolerates(pod, node)?;
     selects(pod, node)?;
-    if seat.pods.len() >= MAX_PODS {
+    if seat.pods.len() >= flags.max_pods {
         return Err(Refusal {
             reason: "Too many pods",
             triggers: &[Trigger::PodGone],

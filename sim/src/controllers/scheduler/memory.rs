@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 
+use super::Flags;
 use super::binding::Cycle;
 use super::filter::Verdict;
 use crate::api::{Cache, Delta, Index, Kind, ObjKey, Object, exponential, fields, version};
@@ -65,9 +65,6 @@ pub(super) enum Trigger {
     /// An attachment is gone.
     Detached,
 }
-
-/// Pods that no event helps are tried again after this.
-pub(super) const UNSCHEDULABLE_FLUSH: Duration = RELEASE.scheduler.unschedulable_flush;
 
 impl Memory {
     /// Keeps the books of who is where.
@@ -223,8 +220,8 @@ impl Memory {
         self.waiting.insert(key.clone(), waiting);
     }
 
-    /// The binding cycle failed: nothing is assumed any more, and the pod is tried again after its back-off (1 s doubling to 10 s, flushed at whole seconds).
-    pub(super) fn back_off(&mut self, key: &ObjKey, now: Time) -> Time {
+    /// The binding cycle failed: nothing is assumed any more, and the pod is tried again after its back-off (1 s doubling to 10 s by default, flushed at whole seconds).
+    pub(super) fn back_off(&mut self, flags: &Flags, key: &ObjKey, now: Time) -> Time {
         let Some(cycle) = self.cycles.get(key) else { return now };
         let uid = cycle.uid.clone();
         let (volumes, claims) = cycle.assumed();
@@ -237,9 +234,8 @@ impl Memory {
         self.unassume_pod(key);
         self.wait(key, &uid, BTreeSet::new(), None);
         let waiting = self.waiting.get_mut(key).expect("it was inserted just now");
-        let scheduler = &RELEASE.scheduler;
-        let delay = exponential(scheduler.pod_backoff, scheduler.pod_backoff_cap, waiting.attempts - 1);
-        let at = (now + delay).tick(Time::ZERO, scheduler.backoff_flush);
+        let delay = exponential(flags.pod_initial_backoff, flags.pod_max_backoff, waiting.attempts - 1);
+        let at = (now + delay).tick(Time::ZERO, RELEASE.scheduler.backoff_flush);
         waiting.not_before = Some(at);
         at
     }

@@ -14,7 +14,7 @@
 //! One pod is scheduled at a time, as the real loop does: an attempt takes `ATTEMPT`, and what failed is told before the next pod's turn. A pod that
 //! events ask for again while it waits for its turn has one turn, not many.
 //!
-//! Blind spots: resources are not counted (only 110 pods a node), no preemption, no pod affinity or topology spread. A node with fewer pods wins, ties by a
+//! Blind spots: resources are not counted (only `--max-pods` of kubelet), no preemption, no pod affinity or topology spread. A node with fewer pods wins, ties by a
 //! draw that depends on pod and node only. More than 100 nodes are sampled from a start that depends on the pod, where the real one rotates.
 
 mod binding;
@@ -43,13 +43,43 @@ pub const INDEXES: &[Index] = &[
     Index::ClaimsByVolume,
 ];
 
+/// What can be set on the scheduler, and what it is told of the nodes. What is built into it stands in `release/controllers.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// `bindTimeoutSeconds` of the plugin VolumeBinding: how long a pod waits for its claims to be bound.
+    pub bind_timeout: Duration,
+    /// `podInitialBackoffSeconds`: the first delay after an error.
+    pub pod_initial_backoff: Duration,
+    /// `podMaxBackoffSeconds`: the longest such delay.
+    pub pod_max_backoff: Duration,
+    /// `--pod-max-in-unschedulable-pods-duration`: pods that no event helps are tried again after this.
+    pub pod_max_in_unschedulable_pods_duration: Duration,
+    /// `--max-pods` of the kubelets: pods that fit on a node.
+    pub max_pods: usize,
+}
+
+impl Default for Flags {
+    fn default() -> Flags {
+        Flags {
+            bind_timeout: Duration::from_secs(600),
+            pod_initial_backoff: Duration::from_secs(1),
+            pod_max_backoff: Duration::from_secs(10),
+            pod_max_in_unschedulable_pods_duration: Duration::from_secs(300),
+            max_pods: 110,
+        }
+    }
+}
+
 /// The scheduler's controllers.
-pub fn shells(chance: Chance) -> Vec<Box<dyn AnyShell>> {
-    vec![Box::new(Shell::new(Scheduler { chance }))]
+pub fn shells(flags: &Flags, chance: Chance) -> Vec<Box<dyn AnyShell>> {
+    let flags = flags.clone();
+    vec![Box::new(Shell::new(Scheduler { flags, chance }))]
 }
 
 /// kube-scheduler.
 pub struct Scheduler {
+    /// What is set on it.
+    pub flags: Flags,
     /// Breaks ties between nodes.
     pub chance: Chance,
 }
@@ -151,7 +181,7 @@ impl Controller for Scheduler {
         let cycle = memory.cycles.get(pod);
         match key {
             Key::Binding(_) => cycle.map_or(Effect::Rest, |cycle| binding::next(cache, pod, cycle)),
-            Key::Pod(_) => turn(cache, memory, pod, cycle, now),
+            Key::Pod(_) => self.turn(cache, memory, pod, cycle, now),
         }
     }
 
@@ -162,7 +192,7 @@ impl Controller for Scheduler {
                 let Some(pod) = then.cache.get::<Pod>(name).cloned() else {
                     return;
                 };
-                let verdict = filter::schedule(then.cache, memory, &self.chance, &pod);
+                let verdict = filter::schedule(then.cache, memory, self, &pod);
                 memory.begin(name, &pod, verdict);
                 memory.tried = true;
                 if memory.cycles.get(name).is_some_and(Cycle::binds) {
@@ -170,7 +200,7 @@ impl Controller for Scheduler {
                 }
             }
             (Key::Pod(_), Effect::Wait(_)) => memory.rested = true,
-            _ => binding::learn(memory, name, effect, outcome, then),
+            _ => binding::learn(&self.flags, memory, name, effect, outcome, then),
         }
     }
 
@@ -189,30 +219,32 @@ impl Controller for Scheduler {
 /// The effect that runs a scheduling cycle, inside the scheduler.
 const SCHEDULE: &str = "schedule";
 
-/// The turn of a pod: one attempt, then word of what came of it.
-fn turn(cache: &Cache, memory: &Memory, key: &ObjKey, cycle: Option<&Cycle>, now: Time) -> Effect {
-    if memory.tried {
-        return match cycle {
-            Some(cycle) if !cycle.binds() && !cycle.is_over() => binding::next(cache, key, cycle),
-            _ if !memory.rested => Effect::Wait(ATTEMPT),
-            _ if memory.waits(key) => Effect::RestUntil(now + memory::UNSCHEDULABLE_FLUSH),
-            _ => Effect::Rest,
+impl Scheduler {
+    /// The turn of a pod: one attempt, then word of what came of it.
+    fn turn(&self, cache: &Cache, memory: &Memory, key: &ObjKey, cycle: Option<&Cycle>, now: Time) -> Effect {
+        if memory.tried {
+            return match cycle {
+                Some(cycle) if !cycle.binds() && !cycle.is_over() => binding::next(cache, key, cycle),
+                _ if !memory.rested => Effect::Wait(ATTEMPT),
+                _ if memory.waits(key) => Effect::RestUntil(now + self.flags.pod_max_in_unschedulable_pods_duration),
+                _ => Effect::Rest,
+            };
+        }
+        let Some(pod) = cache.get::<Pod>(key).filter(|p| wants_node(p)) else {
+            return Effect::Rest;
         };
+        if cycle.is_some_and(|c| c.uid != fields::uid(&pod.metadata)) {
+            // A pod of this name is gone while its binding cycle still waits for an answer.
+            return Effect::RestUntil(now + ATTEMPT);
+        }
+        if memory.assumed_node(key).is_some() {
+            return Effect::Rest;
+        }
+        if let Some(at) = memory.released_at(key, now) {
+            return Effect::RestUntil(at);
+        }
+        Effect::Note(SCHEDULE)
     }
-    let Some(pod) = cache.get::<Pod>(key).filter(|p| wants_node(p)) else {
-        return Effect::Rest;
-    };
-    if cycle.is_some_and(|c| c.uid != fields::uid(&pod.metadata)) {
-        // A pod of this name is gone while its binding cycle still waits for an answer.
-        return Effect::RestUntil(now + ATTEMPT);
-    }
-    if memory.assumed_node(key).is_some() {
-        return Effect::Rest;
-    }
-    if let Some(at) = memory.released_at(key, now) {
-        return Effect::RestUntil(at);
-    }
-    Effect::Note(SCHEDULE)
 }
 
 /// Pending, without a node, not being deleted, and ours to schedule.

@@ -222,6 +222,37 @@ steps:
 }
 
 #[test]
+fn flags_that_would_change_something_and_are_not_played_are_refused() {
+    let text = "
+because: x
+cluster:
+  kubelet: [--max-pods=20, --kube-api-qps=5]
+  scheduler: {podMaxBackoffSeconds: 20, feature-gates: {NodeInclusionPolicyInPodTopologySpread: true}}
+  snapshotController: {worker-threads: 3}
+  drivers:
+  - name: a.dev
+    sidecars:
+      provisioner: [--node-deployment, --leader-election, --leader-election-lease-duration=30s, --feature-gates=Topology=false]
+      resizer: {feature-gates: {VolumeAttributesClass: true, RecoverVolumeExpansionFailure: true}}
+      snapshotter: false
+steps: [{run: 1s}]
+";
+    let wrong = found(text);
+    assert_eq!(
+        wrong,
+        [
+            "4:28 cluster.kubelet.kube-api-qps: `kube-api-qps` is not played: in the tank only the clients of sidecars are limited; leave it away",
+            "5:41 cluster.scheduler.feature-gates: the feature gate `NodeInclusionPolicyInPodTopologySpread` is not played: of this process none is; leave it away",
+            "6:40 cluster.snapshotController.worker-threads: the tank plays no snapshots yet: leave it away",
+            "10:21 cluster.drivers[0].sidecars.provisioner.node-deployment: `node-deployment` is not played: the tank has one provisioner for a driver, \
+             not one on each node; leave it away",
+            "11:17 cluster.drivers[0].sidecars.resizer.feature-gates: the feature gate `RecoverVolumeExpansionFailure` is not played: of this process \
+             only `VolumeAttributesClass` is; leave it away",
+        ]
+    );
+}
+
+#[test]
 fn yaml_traps_end_in_a_sentence() {
     let bomb = {
         let mut text = String::from("because: x\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
