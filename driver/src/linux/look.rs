@@ -48,3 +48,21 @@ pub fn let_go(file: &Path) -> HostResult<()> {
         None => Ok(()),
     }
 }
+
+/// Lets go of every loop device that shows a file below `directory`, and waits a while until they are gone. One that is still open then, because its last
+/// mount ends slowly, goes with that: unlike with [`let_go`], the kernel has been told for good.
+///
+/// # Errors
+/// If the kernel does not tell which there are, or refuses.
+pub fn abandon(directory: &Path) -> io::Result<()> {
+    let found = loops_below(directory)?;
+    let mut refused = Ok(());
+    for (device, _) in &found {
+        let done = loops::let_go(device).map_err(|error| io::Error::other(error.to_string()));
+        refused = refused.and(done);
+    }
+    for (_, file) in &found {
+        loops::ends(file)?;
+    }
+    refused
+}

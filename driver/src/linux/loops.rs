@@ -93,11 +93,8 @@ pub(super) fn let_go(device: &DevicePath) -> HostResult<()> {
 pub(super) fn see_off(image: &Path, device: &DevicePath) -> HostResult<()> {
     let failed = |error: io::Error| errors::host("detaching the image", error);
     let path = device.as_str();
-    for pause in LINGERING {
-        if find(image).map_err(failed)?.is_none() {
-            return Ok(());
-        }
-        pause_for(Duration::from_millis(pause));
+    if ends(image).map_err(failed)? {
+        return Ok(());
     }
     let device = OpenOptions::new().read(true).open(path).map_err(failed)?;
     match ioctl::hold_on(&device) {
@@ -105,6 +102,17 @@ pub(super) fn see_off(image: &Path, device: &DevicePath) -> HostResult<()> {
         Ok(()) => Err(HostError::new(HostErrorKind::Busy, format!("{path} is open"))),
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// Whether the end that was asked for comes within a while.
+pub(super) fn ends(image: &Path) -> io::Result<bool> {
+    for pause in LINGERING {
+        if find(image)?.is_none() {
+            return Ok(true);
+        }
+        pause_for(Duration::from_millis(pause));
+    }
+    Ok(false)
 }
 
 /// The kernel tells nobody when the last user of a device has closed it; this runs off the async threads.

@@ -11,9 +11,6 @@ use wavetank_driver::linux::look;
 
 use crate::wire::{Answer, Kind, Why};
 
-/// How often a device that is still open is tried again; each try waits for a while. The kernel takes its time with the last mount of a namespace.
-const RELEASES: usize = 20;
-
 /// Done, or why not.
 pub fn done(outcome: io::Result<()>) -> Answer {
     answered(outcome.map(|()| Answer::Done))
@@ -159,21 +156,4 @@ pub fn loops(directory: &str) -> io::Result<Vec<(String, String)>> {
         .into_iter()
         .map(|(device, file)| (device.to_string(), file.display().to_string()))
         .collect())
-}
-
-/// Lets go of them.
-pub fn release_loops(directory: &str) -> io::Result<()> {
-    let mut last = Ok(());
-    for _ in 0..RELEASES {
-        last = Ok(());
-        for (_, file) in loops(directory)? {
-            if let Err(error) = look::let_go(Path::new(&file)) {
-                last = Err(io::Error::other(error.to_string()));
-            }
-        }
-        if last.is_ok() {
-            break;
-        }
-    }
-    last
 }

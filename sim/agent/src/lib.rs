@@ -27,11 +27,21 @@ mod space;
 pub mod wire;
 
 use std::ffi::OsString;
+use std::io;
+use std::path::Path;
 
 pub use client::{Client, ClientError, Program, can_isolate};
 
 /// Exit status: the arguments make no sense.
 const USAGE: u8 = 64;
+
+/// Lets the kernel have the loop devices that show files below a directory whose agents are dead.
+///
+/// # Errors
+/// If the kernel refuses: only root may.
+pub fn clear_away(directory: &Path) -> io::Result<()> {
+    wavetank_driver::linux::look::abandon(directory)
+}
 
 /// Runs the agent. `args` are those after the program's name and `prefix`, the words by which the program is told that it is the agent.
 pub fn main(args: impl IntoIterator<Item = OsString>, prefix: &[&str]) -> u8 {

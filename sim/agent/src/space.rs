@@ -1,14 +1,14 @@
 //! The namespaces of a node: processes and mounts that end with its agent.
 
 use std::io;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
-
-use crate::files;
+use wavetank_driver::linux::look;
 
 /// How long the inside has to end by itself when the tank is gone.
 const GRACE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
@@ -30,8 +30,8 @@ pub fn outer(prefix: &[&str], directory: &str) -> io::Result<u8> {
         let _ = inner.kill();
     }
     let status = inner.wait()?;
-    // A device that stays is reported as left over.
-    let _ = files::release_loops(directory);
+    // A device that the kernel keeps after this goes with the last mount of it.
+    let _ = look::abandon(Path::new(directory));
     watched?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }

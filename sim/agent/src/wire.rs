@@ -92,10 +92,10 @@ pub enum Ask {
     },
     /// How many bytes the file system behind a path offers in all.
     Room(String),
+    /// Writes out everything that is in memory only: `sync`.
+    WriteOut,
     /// The loop devices that show files below a directory.
     Loops(String),
-    /// Lets go of them.
-    ReleaseLoops(String),
     /// Starts a process; one of that name that runs is refused.
     Start {
         /// Its name.

@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use wavetank_sim::link::socket::{Outside, Profile, Program};
 
 use crate::rig::{
-    BINARY, MEMORY, Place, XFS, comes_true, driver, is_root, loops_with, processes_with, root, text, wavetank,
+    BINARY, MEMORY, Place, XFS, comes_true, driver, is_root, loops_with, numbers_with, processes_with, root, text,
+    wavetank,
 };
 
 /// A campaign that goes on until it is ended, and the text by which everything of it is known.
@@ -101,6 +102,41 @@ fn nothing_survives_an_interrupt_or_a_kill() {
         assert_eq!(ends(&profile, scenario, While::Played, &interrupts), Some(130));
         assert_eq!(ends(&profile, scenario, While::Played, &[Signal::KILL]), None);
     }
+}
+
+#[test]
+fn what_is_killed_with_all_its_agents_the_next_command_clears_away() {
+    let Some(driver) = driver() else { return };
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let profile = place.profile(&driver, "loop", XFS.0, XFS.1);
+    let scenario = "scenarios/lifecycle/an-hour-in-use.yaml";
+    let (mut child, mark) = campaign(&profile, scenario);
+    assert!(
+        comes_true(|| !loops_with(&mark).is_empty()),
+        "a volume of {mark} is in use"
+    );
+    // The agents first, while the command stands still: nobody is left who could let go of anything.
+    send(&child, Signal::STOP);
+    for agent in numbers_with(&mark) {
+        let _ = kill_process(agent, Signal::KILL);
+    }
+    send(&child, Signal::KILL);
+    child.wait().expect("it ends");
+    let directory = std::env::temp_dir().join(mark.trim_end_matches('/'));
+    assert!(directory.exists(), "nobody was left to remove {mark}");
+    let memory = place.profile(&driver, "memory", MEMORY, &[]);
+    let next = wavetank(&["run", "scenarios/errors/create-answers-lost.yaml", "--driver", &memory]);
+    assert_eq!(next.status.code(), Some(0), "{}", text(&next));
+    assert!(
+        comes_true(|| processes_with(&mark).is_empty() && loops_with(&mark).is_empty()),
+        "left over: {:?} {:?}",
+        processes_with(&mark),
+        loops_with(&mark)
+    );
+    assert!(!directory.exists(), "{mark} is gone");
 }
 
 #[test]

@@ -46,18 +46,8 @@ fn the_library_holds_around_the_reference_driver_with_loop_devices() {
     }
     let place = Place::new();
     let profile = place.profile(&driver, "loop", XFS.0, XFS.1);
-    // Not all of the library, because of the time it takes: the themes in which volumes are mounted, grown and used again. Left out are `data`, which writes
-    // much, and what the memory backend shows as well. `expand/after-the-driver-restarted` asks for a volume that is too small for xfs.
-    let themes = [
-        "scenarios/expand",
-        "scenarios/lifecycle",
-        "scenarios/restart",
-        "scenarios/attach",
-    ];
-    let mut args = vec!["run", "--driver", &profile];
-    args.extend(themes);
-    let (played, mark) = marked(&args);
-    nothing_fails(&played, 23);
+    let (played, mark) = marked(&["run", "--driver", &profile, "scenarios"]);
+    nothing_fails(&played, 69);
     assert_eq!(loops_with(&mark), Vec::<String>::new(), "loop devices are left over");
 }
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::Pid;
+
 pub const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
 
 pub fn root() -> &'static Path {
@@ -154,6 +156,17 @@ pub fn processes_with(text: &str) -> Vec<String> {
         let line = fs::read(entry.path().join("cmdline")).ok()?;
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         line.contains(text).then_some(line)
+    });
+    found.collect()
+}
+
+/// Their numbers.
+pub fn numbers_with(text: &str) -> Vec<Pid> {
+    let found = fs::read_dir("/proc").expect("procfs").flatten().filter_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let number = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw);
+        number.filter(|_| line.contains(text))
     });
     found.collect()
 }

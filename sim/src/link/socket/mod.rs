@@ -21,6 +21,7 @@ mod machine;
 mod names;
 mod profile;
 mod run;
+mod tenure;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use self::tenure::Tenure;
 use crate::scenario::Scenario;
 
 pub use around::Around;
@@ -51,6 +53,7 @@ pub struct Outside {
     directory: PathBuf,
     runs: AtomicU64,
     living: Mutex<Vec<Weak<Run>>>,
+    _tenure: Tenure,
 }
 
 /// Why an outside driver cannot be used.
@@ -134,7 +137,11 @@ impl Outside {
         profile: Profile,
         directory: &Path,
     ) -> Result<Outside, OutsideError> {
+        if let Some(place) = directory.parent() {
+            tenure::sweep(place);
+        }
         std::fs::create_dir_all(directory).map_err(OutsideError::SetUp)?;
+        let tenure = Tenure::take(directory).map_err(OutsideError::SetUp)?;
         let mut threads = tokio::runtime::Builder::new_multi_thread();
         threads.worker_threads(2).thread_name("sockets").enable_all();
         let threads = threads.build().map_err(OutsideError::SetUp)?;
@@ -147,6 +154,7 @@ impl Outside {
             directory: directory.to_owned(),
             runs: AtomicU64::new(0),
             living: Mutex::default(),
+            _tenure: tenure,
         })
     }
 
@@ -206,6 +214,7 @@ impl Outside {
             run.end();
             run.clear();
         }
+        Tenure::give_up(&self.directory);
         // An error means that something is kept there.
         let _ = std::fs::remove_file(self.directory.join("agent.log"));
         let _ = std::fs::remove_dir(&self.directory);
