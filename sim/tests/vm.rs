@@ -36,13 +36,18 @@ fn wavetank(args: &[&str]) -> Output {
 }
 
 fn wavetank_in(cache: &Path, args: &[&str]) -> Output {
+    let output = command(cache, args).output();
+    output.expect("the binary can be started")
+}
+
+fn command(cache: &Path, args: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("sim/ lies in the workspace");
     let mut command = Command::new(BINARY);
     command.args(args).arg("--vm-cache").arg(cache);
     command.current_dir(root).stdin(Stdio::null());
-    command.output().expect("the binary can be started")
+    command
 }
 
 fn text(output: &Output) -> String {
@@ -55,15 +60,19 @@ fn text(output: &Output) -> String {
 
 /// The machines of this test that run.
 fn machines() -> Vec<String> {
+    let mut machines = lines_with(&cache().display().to_string());
+    machines.retain(|line| line.contains("qemu-system"));
+    machines
+}
+
+/// The command lines of processes with this text.
+fn lines_with(text: &str) -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("the process table").flatten();
     let command = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
     let commands = processes
         .filter_map(command)
         .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "));
-    let cache = cache().display().to_string();
-    commands
-        .filter(|line| line.contains("qemu-system") && line.contains(&cache))
-        .collect()
+    commands.filter(|line| line.contains(text)).collect()
 }
 
 #[track_caller]
@@ -107,7 +116,63 @@ fn nodes_are_machines_with_kernels_disks_and_power_of_their_own() {
         "scenarios/restart/attacher-during-attach.yaml",
     ]);
     all_hold(&shared, 6);
+    node_faults();
+    storms();
     assert_eq!(machines(), Vec::<String>::new(), "no machine survives the command");
+    survives_no_kill();
+}
+
+/// Power, pauses, cuts and reboots, as faults of a scenario.
+fn node_faults() {
+    let faults = wavetank(&["run", "--nodes", "vm", "sim/tests/vm/node-faults.yaml", "--no-trace"]);
+    all_hold(&faults, 1);
+}
+
+/// Storms around machines: they are played, counted and told like any others.
+fn storms() {
+    let mut args = vec!["explore", "--nodes", "vm", "sim/tests/vm/grow.yaml", "--seeds", "1"];
+    args.extend(["--strategy", "single", "--shrink", "0", "--jobs", "1"]);
+    let storms = wavetank(&args);
+    let said = text(&storms);
+    assert_eq!(storms.status.code(), Some(0), "{said}");
+    assert!(said.contains("1 storm of 1 scenario: 1 clean"), "{said}");
+}
+
+/// A command that is killed takes its machines with it, and the processes beside them.
+fn survives_no_kill() {
+    let mut args = vec!["explore", "--nodes", "vm", "sim/tests/vm/grow.yaml"];
+    args.extend(["--time", "10m", "--keep-going"]);
+    let mut command = command(&cache(), &args);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let mark = format!("wavetank-{}-run", child.id());
+    let running = comes_true(|| !machines().is_empty() && !lines_with(&mark).is_empty());
+    // `Child::kill` is SIGKILL.
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert!(running, "a machine and the driver's controller ran");
+    assert!(
+        comes_true(|| machines().is_empty() && lines_with(&mark).is_empty()),
+        "left over: {:?} {:?}",
+        machines(),
+        lines_with(&mark)
+    );
+    // What a process that was killed could not remove.
+    let _ = fs::remove_dir_all(std::env::temp_dir().join(mark));
+}
+
+/// Waits for what happens outside of this process; gives up after two minutes.
+fn comes_true(mut holds: impl FnMut() -> bool) -> bool {
+    let pause = || {
+        Command::new("sleep")
+            .arg("0.1")
+            .status()
+            .expect("a process that sleeps")
+    };
+    (0..1200).any(|_| holds() || !pause().success())
 }
 
 #[test]

@@ -68,6 +68,9 @@ impl Data {
             at_risk.push(volume.to_owned());
             spared.of(writes)
         });
+        if machine.is_real() {
+            self.witnesses.node_lost_power(machine.node());
+        }
         for handle in at_risk {
             for (driver, _) in &self.storages {
                 let key = self.key(driver, &handle);

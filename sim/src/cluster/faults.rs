@@ -55,7 +55,11 @@ impl Cluster {
 
     fn end_named(&mut self, name: &str, node: bool, change: &ProcessChange) -> Result<(), String> {
         if node {
-            self.end_node(name.strip_prefix("node/").unwrap_or(name), change, Spared::Nothing);
+            let node = name.strip_prefix("node/").unwrap_or(name);
+            if let (ProcessChange::Exited(_), Some(machine)) = (change, self.machine(node)) {
+                machine.shut_down();
+            }
+            self.end_node(node, change, Spared::Nothing);
             return Ok(());
         }
         if let Some(process) = self.process(name) {
@@ -76,6 +80,7 @@ impl Cluster {
     }
 
     fn end_node(&mut self, node: &str, change: &ProcessChange, spared: Spared) {
+        self.end_pause(&format!("node/{node}"));
         for process in self.on_node(node) {
             self.stay_down(process);
             self.end(process, change.clone());

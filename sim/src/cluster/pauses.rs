@@ -1,7 +1,7 @@
 //! Processes that stand still: what reaches them waits, and what they had decided happens when they go on.
 //!
 //! A driver's process stands still between two operations on its machine, its storage system or its clock, and takes no call. Its ledger's disk is not
-//! waited for, so that a commit under way is finished.
+//! waited for, so that a commit under way is finished. A node stands still with all its processes, and its machine with it, if that is a real one.
 
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::runtime::Lane;
 impl Cluster {
     /// A process stands still for a while. Nothing happens if it does already, or is dead.
     pub fn pause(&mut self, name: &str, lasts: Duration) {
+        if let Some(node) = name.strip_prefix("node/") {
+            return self.pause_node(node, lasts);
+        }
         let Some(lane) = self.living_lane(name) else { return };
         if self.board.is_held(lane) {
             return;
@@ -26,6 +29,29 @@ impl Cluster {
         }
     }
 
+    fn pause_node(&mut self, node: &str, lasts: Duration) {
+        let name = format!("node/{node}");
+        let Some(machine) = self.machine(node).filter(|machine| machine.is_up()).cloned() else {
+            return;
+        };
+        if self.pauses.contains_key(&name) {
+            return;
+        }
+        // The machine goes on before its processes do.
+        let until = self.now() + lasts;
+        self.pauses.insert(name.clone(), until);
+        self.board.at(self.user, until, Due::GoOn(name));
+        let of_kubernetes = self.on_node(node).into_iter();
+        let mut all: Vec<String> = of_kubernetes
+            .map(|id| self.processes[id.0 as usize].name.to_string())
+            .collect();
+        all.extend(self.drivers_on(node));
+        for process in all {
+            self.pause(&process, lasts);
+        }
+        machine.pause(true);
+    }
+
     pub(super) fn is_paused(&self, name: &str) -> bool {
         self.pauses.contains_key(name)
     }
@@ -34,6 +60,9 @@ impl Cluster {
     pub(super) fn go_on(&mut self, name: &str) {
         if self.pauses.get(name).is_some_and(|until| *until <= self.now()) {
             self.end_pause(name);
+            if let Some(machine) = name.strip_prefix("node/").and_then(|node| self.machine(node)) {
+                machine.pause(false);
+            }
             if let Some(id) = self.process(name) {
                 self.heartbeats_begin(id);
             }

@@ -77,6 +77,11 @@ impl Machine {
         &self.0.node
     }
 
+    /// Whether it is not modelled.
+    pub fn is_real(&self) -> bool {
+        self.0.real.is_some()
+    }
+
     /// The machine for one incarnation of a driver's process.
     pub fn host(&self, seat: HostSeat) -> ModelHost {
         ModelHost::new(self.clone(), self.boots(), seat)
@@ -108,6 +113,20 @@ impl Machine {
         let kernel = touch(&mut guard);
         if kernel.up {
             kernel.power_loss(now, spare);
+        }
+    }
+
+    /// A machine that is not modelled writes out what it has in memory before it ends orderly.
+    pub fn shut_down(&self) {
+        if let Some(real) = &self.0.real {
+            real.write_out();
+        }
+    }
+
+    /// A machine that is not modelled stands still, or goes on. A modelled one stands still when its processes do.
+    pub fn pause(&self, still: bool) {
+        if let Some(real) = &self.0.real {
+            real.pause(still);
         }
     }
 

@@ -219,6 +219,18 @@ impl Witnesses {
         }
     }
 
+    /// A real machine lost its power: each write of its pods that was not synced may be there or not.
+    pub fn node_lost_power(&mut self, node: &str) {
+        let places = self
+            .volumes
+            .values_mut()
+            .flat_map(|witness| witness.places.values_mut());
+        for history in places.filter(|history| history.unsynced.iter().any(|stamp| stamp.origin.node == *node)) {
+            history.torn = true;
+            history.durable.extend(history.unsynced.drain(..).map(Some));
+        }
+    }
+
     fn histories(&mut self, volume: &VolumeKey) -> impl Iterator<Item = &mut History> {
         let witness = self.volumes.get_mut(volume);
         witness.into_iter().flat_map(|witness| witness.places.values_mut())

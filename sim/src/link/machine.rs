@@ -84,6 +84,10 @@ pub trait RealMachine: Send + Sync {
     fn crash(&self);
     /// It has its power again.
     fn boot(&self);
+    /// It writes out what it has in memory, because it is about to end orderly.
+    fn write_out(&self);
+    /// It stands still, or goes on.
+    fn pause(&self, still: bool);
 }
 
 /// What is at a path.

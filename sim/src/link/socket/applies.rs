@@ -304,7 +304,7 @@ impl Case<'_> {
                         self.ends(&site.process);
                     }
                 }
-                Step::Strike(strike) if strike.fault.needs_a_model() => {
+                Step::Strike(strike) if !self.outside.knows(&strike.fault) => {
                     self.against(format!(
                         "it strikes with `{}`, which only the in-process link can",
                         strike.fault.kind()

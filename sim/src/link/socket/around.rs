@@ -61,6 +61,15 @@ impl Outside {
         }
     }
 
+    /// Whether a fault can strike at all around drivers outside: what befalls modelled machines cannot, but for the power of a machine that has its own.
+    pub fn knows(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::PowerLoss { torn, .. } => self.ground.forgets() && !torn && self.can_end(Role::Node),
+            Fault::Pause { process, .. } if process.role == Role::Node => self.sees_mounts(),
+            fault => !fault.needs_a_model(),
+        }
+    }
+
     /// Whether a process of this role can be killed and started again.
     pub fn can_end(&self, role: Role) -> bool {
         let profile = &self.profile;
@@ -74,9 +83,14 @@ impl Outside {
 
     /// What never strikes behind this link, as sentences.
     pub fn limits(&self) -> Vec<String> {
-        let mut limits = vec![
-            "no fault strikes operations of the driver's machine or its storage, its clock, or bytes that were not synced: it is a process of its own".to_owned(),
-        ];
+        let bytes = if self.ground.forgets() {
+            ""
+        } else {
+            ", or bytes that were not synced"
+        };
+        let mut limits = vec![format!(
+            "no fault strikes operations of the driver's machine or its storage, its clock{bytes}: it is a process of its own"
+        )];
         if !self.can_end(Role::Node) {
             let why = self.shared().unwrap_or("the driver does not mount for real");
             limits.push(format!("no node dies: {why}"));
@@ -99,7 +113,7 @@ impl Elsewhere for Around {
         match fault {
             Fault::Crash { process, .. } | Fault::Restart { process } => self.run.outside().can_end(process.role),
             Fault::OutOfService { .. } => self.run.outside().can_end(Role::Node),
-            fault => !fault.needs_a_model(),
+            fault => self.run.outside().knows(fault),
         }
     }
 

@@ -28,6 +28,9 @@ pub trait Ground: Send + Sync {
 
     /// What tokens call the link to them.
     fn link(&self) -> &'static str;
+
+    /// Whether what is in a node's memory only is lost with its power.
+    fn forgets(&self) -> bool;
 }
 
 /// A node that has its power. Dropping it takes that away.
@@ -40,6 +43,12 @@ pub trait Powered: Send {
 
     /// The way to its sockets; nothing if they are this machine's.
     fn way(&self) -> Option<Way>;
+
+    /// It stands still as a whole, or goes on. Questions to its agent are answered nevertheless: whoever looks on does not notice.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn pause(&mut self, still: bool) -> Result<(), String>;
 
     /// Takes its power away: when this returns, nothing of it runs.
     fn end(self: Box<Self>);
@@ -114,6 +123,10 @@ impl Ground for Here {
     fn link(&self) -> &'static str {
         "socket"
     }
+
+    fn forgets(&self) -> bool {
+        false
+    }
 }
 
 impl Powered for Client {
@@ -123,6 +136,11 @@ impl Powered for Client {
 
     fn way(&self) -> Option<Way> {
         None
+    }
+
+    /// Its processes get no requests meanwhile, and the kernel is this machine's.
+    fn pause(&mut self, _: bool) -> Result<(), String> {
+        Ok(())
     }
 
     fn end(self: Box<Self>) {

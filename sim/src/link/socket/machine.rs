@@ -323,4 +323,12 @@ impl RealMachine for OutsideMachine {
     fn boot(&self) {
         self.run.boot(&self.node);
     }
+
+    fn write_out(&self) {
+        self.ask(&Ask::WriteOut);
+    }
+
+    fn pause(&self, still: bool) {
+        self.run.pause(&self.node, still);
+    }
 }

@@ -197,6 +197,21 @@ impl Run {
         }
     }
 
+    /// The node stands still, or goes on, if it can. What it was asked before it has answered by then.
+    pub(super) fn pause(&self, node: &str, still: bool) {
+        self.lull();
+        let paused = match self.nodes().get_mut(node) {
+            Some(Agent::Up(powered)) => powered.pause(still),
+            _ => Ok(()),
+        };
+        if let Err(why) = paused {
+            self.hang(format!(
+                "{node} does not {}: {why}",
+                if still { "stand still" } else { "go on" }
+            ));
+        }
+    }
+
     /// The node has its power again.
     pub(super) fn boot(&self, node: &str) {
         let mut nodes = self.nodes();

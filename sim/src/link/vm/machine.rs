@@ -354,22 +354,54 @@ impl Ground for Machines {
         Ok(Box::new(Machine {
             client,
             line: Arc::new(line),
+            directory: directory.clone(),
+            still: false,
         }))
     }
 
     fn link(&self) -> &'static str {
         "vm"
     }
+
+    fn forgets(&self) -> bool {
+        true
+    }
 }
 
 struct Machine {
     client: Client,
     line: Arc<Line>,
+    directory: PathBuf,
+    /// Its processors stand still.
+    still: bool,
+}
+
+impl Machine {
+    /// Has its processors stand still, or go on.
+    fn order(&self, still: bool) -> Result<(), String> {
+        let mut qmp = Qmp::connect(&self.directory.join("qmp.sock"))?;
+        qmp.execute(if still { "stop" } else { "cont" }, &json!({})).map(drop)
+    }
 }
 
 impl Powered for Machine {
     fn ask(&mut self, ask: &Ask) -> Result<Answer, ClientError> {
-        self.client.ask(ask)
+        if !self.still {
+            return self.client.ask(ask);
+        }
+        let gone = |why: String| ClientError::Gone(std::io::Error::other(why));
+        self.order(false).map_err(gone)?;
+        let answer = self.client.ask(ask)?;
+        self.order(true).map_err(gone)?;
+        Ok(answer)
+    }
+
+    fn pause(&mut self, still: bool) -> Result<(), String> {
+        if self.still != still {
+            self.order(still)?;
+            self.still = still;
+        }
+        Ok(())
     }
 
     fn way(&self) -> Option<Way> {

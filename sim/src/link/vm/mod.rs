@@ -63,6 +63,9 @@ pub enum VmError {
     /// Nothing is prepared.
     #[error("no guest is prepared in {0}: run `wavetank vm prepare`")]
     NotPrepared(PathBuf),
+    /// It was prepared by another build of this program.
+    #[error("the guest in {0} was prepared by another wavetank than this one: run `wavetank vm prepare` again")]
+    Stale(PathBuf),
     /// A machine does not come up.
     #[error("a machine does not come up: {0}")]
     Boot(String),

@@ -144,6 +144,19 @@ impl Guest {
         })
     }
 
+    /// Whether its machines have this agent: one of another version does not understand what it is asked.
+    ///
+    /// # Errors
+    /// [`VmError::Stale`].
+    pub fn has(self, agent: &Program) -> Result<Guest, VmError> {
+        let mark = gather::mark(&agent.file)?;
+        if self.manifest.inputs.contains(&mark) {
+            Ok(self)
+        } else {
+            Err(VmError::Stale(self.directory))
+        }
+    }
+
     /// Memory of each machine, in MiB.
     pub fn memory(&self) -> u32 {
         self.manifest.memory
