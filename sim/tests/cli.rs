@@ -624,3 +624,46 @@ fn what_kubernetes_refuses_fails_with_its_words() {
         assert!(large.contains(part), "{part}:\n{large}");
     }
 }
+
+#[test]
+fn the_doctor_says_what_runs_here_and_refuses_what_is_demanded_and_missing() {
+    let looked = wavetank(&["doctor"]);
+    assert_eq!(looked.status, Some(0), "{}{}", looked.out, looked.err);
+    for ability in ["model", "processes", "sockets", "vm"] {
+        let told = |line: &&str| {
+            let rest = line.strip_prefix("runs").or_else(|| line.strip_prefix("does not"));
+            rest.is_some_and(|rest| rest.split_whitespace().next() == Some(ability))
+        };
+        let line = looked.out.lines().find(told);
+        let line = line.unwrap_or_else(|| panic!("{ability} is told:\n{}", looked.out));
+        let runs = line.starts_with("runs");
+        assert!(
+            runs || line.starts_with("does not") && line.contains("lacks "),
+            "{line}"
+        );
+        let demanded = wavetank(&["doctor", "--require", ability]);
+        assert_eq!(demanded.status, Some(if runs { 0 } else { 5 }), "{}", demanded.err);
+        let complaint = format!("demanded and missing here: {ability}");
+        assert_eq!(demanded.err.contains(&complaint), !runs, "{}", demanded.err);
+    }
+    // What is missing is told with what it is for and how to get it; what is there with what was found.
+    let failed = looked.out.lines().filter(|line| line.starts_with('✗')).count();
+    let ways = looked
+        .out
+        .lines()
+        .filter(|line| line.trim_start().starts_with("for "))
+        .count();
+    assert_eq!(failed, ways, "{}", looked.out);
+    assert!(
+        looked.out.lines().any(|line| line.starts_with("✓ agent")),
+        "{}",
+        looked.out
+    );
+    let json = wavetank(&["doctor", "--format", "json", "--require", "model"]);
+    let told: serde_json::Value = serde_json::from_str(&json.out).expect("one line of JSON");
+    assert_eq!(
+        (&told["type"], &told["missing"]),
+        (&"doctor".into(), &serde_json::json!([]))
+    );
+    wavetank(&["doctor", "--require", "xsf"]).refuses(64, &["xfs"]);
+}

@@ -197,6 +197,11 @@ fn shards_are_joined_and_missing_ones_named() {
     let all = wavetank(&["merge", &one, &two, &three]);
     assert_eq!(all.status, Some(0));
     assert!(all.out.contains("9 storms of 1 scenario"), "{}", all.out);
+    let page = out.join("all.html");
+    let drawn = wavetank(&["merge", &one, &two, &three, "--report", page.to_str().expect("text")]);
+    assert_eq!(drawn.status, Some(0), "{}", drawn.err);
+    let html = fs::read_to_string(page).expect("the page is written");
+    assert!(html.contains("9 storms of 1 scenario"), "the page tells of all shards");
     wavetank(&["merge", &one, &one]).refuses(64, &["shard 1/3 is in both"]);
     wavetank(&["merge", SHORT]).refuses(64, &["is no report of a campaign"]);
 }

@@ -136,6 +136,7 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
             drivers,
             outside: outside.as_ref(),
             mutant: args.mutant,
+            around: args.on.again(args.driver.as_deref()),
         };
         campaign_page(&report, &again, draft, streams)?;
     }

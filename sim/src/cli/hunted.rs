@@ -30,6 +30,8 @@ pub(super) struct Again<'a> {
     pub outside: Option<&'a Arc<Outside>>,
     /// The bug that was switched on.
     pub mutant: Option<&'static Mutant>,
+    /// What the user says to have the same driver and nodes, a space before each word.
+    pub around: String,
 }
 
 /// Writes the page of a campaign.
@@ -180,8 +182,8 @@ impl Again<'_> {
         tale.token.clone_from(&found.token);
         let file = found.shrunk.as_ref().and_then(|shrunk| shrunk.file.as_ref());
         tale.again = match (file, &scenario.file) {
-            (Some(file), _) => format!("wavetank replay {}", quoted(file)),
-            (None, Some(file)) => format!("wavetank run {} --token {}", quoted(file), found.token),
+            (Some(file), _) => format!("wavetank replay {}{}", quoted(file), self.around),
+            (None, Some(file)) => format!("wavetank run {} --token {}{}", quoted(file), found.token, self.around),
             (None, None) => String::new(),
         };
         (tale, picture)
@@ -189,7 +191,8 @@ impl Again<'_> {
 
     /// The violation once more: shrunk where that repeats it, else as it was found.
     fn play(&self, found: &Found, known: Option<&campaign::Entry>) -> Option<Played> {
-        if found.finding.promise == NO_PANIC {
+        let is_away = self.outside.is_none() && !self.around.is_empty();
+        if found.finding.promise == NO_PANIC || is_away {
             return None;
         }
         let shrunk = found.shrunk.as_ref().filter(|shrunk| shrunk.repeats);
@@ -244,13 +247,15 @@ fn listing(entry: &mut Entry, title: &str, mut items: Vec<String>) {
 pub(super) struct Replays {
     draft: Draft,
     page: Page,
+    around: String,
 }
 
 impl Replays {
-    /// An empty one.
-    pub fn new(draft: Draft, streams: &Streams) -> Replays {
+    /// An empty one. `around`: what the user says to have the same driver and nodes.
+    pub fn new(draft: Draft, around: String, streams: &Streams) -> Replays {
         Replays {
             draft,
+            around,
             page: Page {
                 measure: "took",
                 counted: "events",
@@ -275,7 +280,7 @@ impl Replays {
             gist: sentence.clone(),
             took: super::report::seconds(took),
             took_ms: took.as_millis(),
-            again: format!("wavetank replay {}", quoted(&path.display().to_string())),
+            again: format!("wavetank replay {}{}", quoted(&path.display().to_string()), self.around),
             scenes: scene.into_iter().collect(),
             notes: replayed
                 .unhit

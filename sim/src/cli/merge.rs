@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
+use super::args::mutant;
+use super::draft::Draft;
 use super::found::{FoundFormat, Printed, write_out};
-use super::{Stop, Streams, USAGE};
+use super::hunted::{Again, campaign_page};
+use super::{Drivers, Stop, Streams, USAGE};
 use crate::explore::report::{Report, SCHEMA};
 
 /// Exit status: not judged. Here: shards are missing.
@@ -18,6 +21,7 @@ const NOT_JUDGED: u8 = 5;
 Examples:
   wavetank merge shard-*/report.json                       what the whole campaign found
   wavetank merge shard-*/report.json --out all             and its report, JUnit and replay files
+  wavetank merge shard-*/report.json --report found.html   and all of it as one page
 
 A shard that is in two reports is refused; one that is in none is named, and the exit status is 5 unless something was found.")]
 pub(super) struct MergeArgs {
@@ -27,6 +31,9 @@ pub(super) struct MergeArgs {
     /// Write the joined report, replay files and JUnit into this folder.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Write a report as one HTML page: what broke, told, and drawn where it was shrunk in the tank (docs/report.md).
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: FoundFormat,
@@ -36,7 +43,7 @@ pub(super) struct MergeArgs {
 }
 
 /// Joins what the arguments name.
-pub(super) fn merge(args: &MergeArgs, streams: &mut Streams) -> Result<u8, Stop> {
+pub(super) fn merge(args: &MergeArgs, drivers: &Drivers, streams: &mut Streams) -> Result<u8, Stop> {
     let mut whole: Option<Report> = None;
     for path in &args.reports {
         let joined = read(path).and_then(|next| match whole.take() {
@@ -58,6 +65,9 @@ pub(super) fn merge(args: &MergeArgs, streams: &mut Streams) -> Result<u8, Stop>
         write_out::prepare(out, streams)?;
         write_out::write(out, &mut report, streams)?;
     }
+    if let Some(draft) = Draft::maybe(args.report.as_deref(), streams)? {
+        page(&report, drivers, draft, streams)?;
+    }
     Printed::new(&report, args.verbose).print(args.format, &mut streams.out)?;
     Ok(match report.status() {
         0 if !report.missing().is_empty() => {
@@ -70,6 +80,21 @@ pub(super) fn merge(args: &MergeArgs, streams: &mut Streams) -> Result<u8, Stop>
         }
         status => status,
     })
+}
+
+/// The page of the joined report. The scenarios are not at hand: what was shrunk is played once more, from its replay file.
+fn page(report: &Report, drivers: &Drivers, draft: Draft, streams: &mut Streams) -> Result<(), Stop> {
+    let again = Again {
+        entries: &[],
+        drivers,
+        outside: None,
+        mutant: report.mutant.as_deref().and_then(|name| mutant(name).ok()),
+        around: report
+            .driver
+            .as_ref()
+            .map_or_else(String::new, |driver| driver.arguments.clone()),
+    };
+    campaign_page(report, &again, draft, streams)
 }
 
 fn read(path: &Path) -> Result<Report, String> {

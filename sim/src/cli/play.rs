@@ -37,8 +37,8 @@ struct Plan {
     /// The run that is repeated, if one is.
     token: Option<Token>,
     outside: Option<Arc<socket::Outside>>,
-    /// The profile of the outside driver, as the user spells it.
-    profile: Option<String>,
+    /// What the user says to have the same driver and nodes, a space before each word.
+    around: String,
     /// What no oracle can judge around it.
     unseen: Vec<(&'static str, &'static str)>,
     format: RunFormat,
@@ -82,7 +82,7 @@ pub(super) fn run(args: &RunArgs, drivers: &Drivers, streams: &mut Streams) -> R
             .as_ref()
             .map_or_else(Vec::new, |outside| oracles::unseen(&outside.sight())),
         outside,
-        profile: args.driver.as_deref().map(|path| path.display().to_string()),
+        around: args.on.again(args.driver.as_deref()),
         format: args.format,
         digest: args.digest,
         draws: args.report.is_some(),
@@ -321,7 +321,7 @@ impl Plan {
             took: Duration::ZERO,
             digest: None,
             trace: Vec::new(),
-            driver: self.profile.clone(),
+            around: self.around.clone(),
             unseen: self.unseen.clone(),
             aftermath: Aftermath::default(),
             because: scenario.because.clone(),

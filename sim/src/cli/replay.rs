@@ -92,7 +92,7 @@ pub(super) fn replay(args: &ReplayArgs, drivers: &Drivers, streams: &mut Streams
         false => driver::chosen(args.driver.as_deref(), &args.on, None, streams)?,
     };
     let draft = Draft::maybe(args.report.as_deref().filter(|_| wanted.tokens.is_empty()), streams)?;
-    let mut page = draft.map(|draft| Replays::new(draft, streams));
+    let mut page = draft.map(|draft| Replays::new(draft, args.on.again(args.driver.as_deref()), streams));
     for file in &wanted.files {
         let around = (drivers, outside.as_ref());
         statuses.push(one_file(file, several, args, around, &mut page, streams)?);

@@ -42,8 +42,8 @@ pub(super) struct Outcome {
     pub digest: Option<String>,
     /// The rendered trace, if asked for.
     pub trace: Vec<u8>,
-    /// The profile of the outside driver, if there was one.
-    pub driver: Option<String>,
+    /// What the user says to have the same driver and nodes, a space before each word.
+    pub around: String,
     /// What no oracle could judge: promises, and what of them.
     pub unseen: Vec<(&'static str, &'static str)>,
     /// What remains of a run around an outside driver.
@@ -403,13 +403,10 @@ fn details(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
 /// The command that plays it again, if its scenario is a file.
 pub(super) fn again(outcome: &Outcome) -> Option<String> {
     let (file, token) = (quoted(outcome.file.as_ref()?), &outcome.token);
-    let driver = outcome
-        .driver
-        .as_deref()
-        .map_or_else(String::new, |file| format!(" --driver {}", quoted(file)));
+    let around = &outcome.around;
     Some(match (&token.storm, &token.mutant) {
-        (None, None) => format!("wavetank run {file} --seed {}{driver}", outcome.seed),
-        _ => format!("wavetank run {file} --token {token}{driver}"),
+        (None, None) => format!("wavetank run {file} --seed {}{around}", outcome.seed),
+        _ => format!("wavetank run {file} --token {token}{around}"),
     })
 }
 
@@ -445,7 +442,7 @@ fn json_run(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     let violations: Vec<_> = outcome.violations.iter().map(Told::json).collect();
     let verdict = json!({
         "type": "verdict", "scenario": outcome.name, "seed": outcome.seed, "verdict": word, "status": outcome.verdict.status(),
-        "t_ms": outcome.took.as_secs_f64() * 1e3, "failures": failures, "violations": violations, "notJudged": outcome.unseen,
+        "t_ms": outcome.took.as_secs_f64() * 1e3, "failures": failures, "violations": violations, "not_judged": outcome.unseen,
         "digest": outcome.digest,
     });
     writeln!(out, "{verdict}")

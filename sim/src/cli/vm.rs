@@ -105,11 +105,17 @@ impl NodesArgs {
     /// What to say for the same drivers and nodes again, a space before each.
     pub fn again(&self, profile: Option<&Path>) -> String {
         let driver = profile.map(|path| format!(" --driver {}", quoted(&path.display().to_string())));
-        let nodes = match self.nodes {
-            Nodes::Tank => "",
-            Nodes::Vm => " --nodes vm",
-        };
-        driver.unwrap_or_default() + nodes
+        let mut again = driver.unwrap_or_default();
+        if self.nodes == Nodes::Vm {
+            again += " --nodes vm";
+            if self.volumes == Volumes::Local && profile.is_none() {
+                again += " --volumes local";
+            }
+            if let Some(cache) = &self.cache.vm_cache {
+                again += &format!(" --vm-cache {}", quoted(&cache.display().to_string()));
+            }
+        }
+        again
     }
 }
 
@@ -191,7 +197,8 @@ pub(super) fn open(profile: Option<&Path>, args: &NodesArgs, streams: &mut Strea
         None => reference(args.volumes, streams)?,
     };
     let directory = cache(&args.cache, streams)?;
-    let guest = match Guest::open(&directory) {
+    let agent = agent_of_machines(streams)?;
+    let guest = match Guest::open(&directory).and_then(|guest| guest.has(&agent)) {
         Ok(guest) => guest,
         Err(error) => return stop(streams, &error),
     };
