@@ -61,8 +61,8 @@ pub fn abandon(directory: &Path) -> io::Result<()> {
         let done = loops::let_go(device).map_err(|error| io::Error::other(error.to_string()));
         refused = refused.and(done);
     }
-    for (_, file) in &found {
-        loops::ends(file)?;
+    for (device, file) in &found {
+        loops::ends(file, device);
     }
     refused
 }

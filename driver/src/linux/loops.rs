@@ -1,9 +1,11 @@
 //! Loop devices: which one shows an image, and how one comes and goes.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{Timespec, poll};
@@ -25,24 +27,44 @@ pub(super) struct Loop {
     pub(super) access: Access,
 }
 
-/// The device that shows `image`. Sysfs tells which file is behind each.
+/// Where images were last seen: a hint that spares a look at every device. Sysfs alone says where they are.
+static SEEN: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+
+/// The device that shows `image`. Sysfs tells which file is behind each; no file is behind two.
 pub(super) fn find(image: &Path) -> io::Result<Option<Loop>> {
+    let hint = seen().remove(image);
+    if let Some(found) = hint.and_then(|name| shown(&name, image)) {
+        return Ok(Some(found));
+    }
     for entry in std::fs::read_dir("/sys/block")? {
         let name = entry?.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with("loop")) else {
             continue;
         };
-        let of = |what: &str| std::fs::read_to_string(format!("/sys/block/{name}/{what}"));
-        let Ok(backing) = of("loop/backing_file") else { continue };
-        if Path::new(backing.trim_end_matches('\n')) == image {
-            let read_only = of("ro").is_ok_and(|text| text.trim() == "1");
-            return Ok(Some(Loop {
-                device: DevicePath::new(format!("/dev/{name}")),
-                access: Access::from_readonly(read_only),
-            }));
+        if let Some(found) = shown(name, image) {
+            return Ok(Some(found));
         }
     }
     Ok(None)
+}
+
+fn seen() -> MutexGuard<'static, BTreeMap<PathBuf, String>> {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The device of this name, if it shows `image`.
+fn shown(name: &str, image: &Path) -> Option<Loop> {
+    let of = |what: &str| std::fs::read_to_string(format!("/sys/block/{name}/{what}"));
+    let backing = of("loop/backing_file").ok()?;
+    if Path::new(backing.trim_end_matches('\n')) != image {
+        return None;
+    }
+    let read_only = of("ro").is_ok_and(|text| text.trim() == "1");
+    seen().insert(image.to_owned(), name.to_owned());
+    Some(Loop {
+        device: DevicePath::new(format!("/dev/{name}")),
+        access: Access::from_readonly(read_only),
+    })
 }
 
 pub(super) fn attach(image: &Path, access: Access) -> HostResult<DevicePath> {
@@ -64,7 +86,10 @@ pub(super) fn attach(image: &Path, access: Access) -> HostResult<DevicePath> {
         let device = OpenOptions::new().read(true).write(!read_only).open(&path);
         let device = device.map_err(|error| errors::host("opening the loop device", error))?;
         match ioctl::set_up(&device, &file, read_only) {
-            Ok(()) => return Ok(DevicePath::new(path)),
+            Ok(()) => {
+                seen().insert(image.to_owned(), format!("loop{number}"));
+                return Ok(DevicePath::new(path));
+            }
             Err(Errno::BUSY) => {}
             Err(error) => return Err(failed(error.into())),
         }
@@ -93,7 +118,7 @@ pub(super) fn let_go(device: &DevicePath) -> HostResult<()> {
 pub(super) fn see_off(image: &Path, device: &DevicePath) -> HostResult<()> {
     let failed = |error: io::Error| errors::host("detaching the image", error);
     let path = device.as_str();
-    if ends(image).map_err(failed)? {
+    if ends(image, device) {
         return Ok(());
     }
     let device = OpenOptions::new().read(true).open(path).map_err(failed)?;
@@ -105,14 +130,15 @@ pub(super) fn see_off(image: &Path, device: &DevicePath) -> HostResult<()> {
 }
 
 /// Whether the end that was asked for comes within a while.
-pub(super) fn ends(image: &Path) -> io::Result<bool> {
-    for pause in LINGERING {
-        if find(image)?.is_none() {
-            return Ok(true);
+pub(super) fn ends(image: &Path, device: &DevicePath) -> bool {
+    let name = device.as_str().trim_start_matches("/dev/");
+    LINGERING.into_iter().any(|pause| {
+        let is_gone = shown(name, image).is_none();
+        if !is_gone {
+            pause_for(Duration::from_millis(pause));
         }
-        pause_for(Duration::from_millis(pause));
-    }
-    Ok(false)
+        is_gone
+    })
 }
 
 /// The kernel tells nobody when the last user of a device has closed it; this runs off the async threads.

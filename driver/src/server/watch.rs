@@ -10,8 +10,9 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tonic::Code;
@@ -147,7 +148,7 @@ pub(super) async fn serve_metrics(listener: TcpListener, watch: Arc<Watch>) {
     }
 }
 
-/// A call under way. It is over when this is dropped: also if its caller went away before the answer, and then what it started goes on.
+/// A call under way. It is over when this is dropped: also if its caller went away before the whole answer, and then what it started goes on.
 struct Call {
     watch: Arc<Watch>,
     number: u64,
@@ -190,9 +191,9 @@ where
     S::Error: 'static,
     R: 'static,
 {
-    type Response = S::Response;
+    type Response = http::Response<Answer<R>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -216,14 +217,127 @@ where
         };
         Box::pin(async move {
             let mut call = call;
-            let answer = answering.await;
-            // A refusal has its code in the headers; after an answer it follows in the trailers, and is OK.
-            let code = answer
-                .as_ref()
-                .ok()
-                .and_then(|answer| answer.headers().get("grpc-status").cloned());
-            call.code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
-            answer
+            let answer = answering.await?;
+            // A refusal has its code in the headers; after an answer, or what there was of one, it follows in the trailers.
+            let call = match code(answer.headers()) {
+                Some(code) => {
+                    call.code = code;
+                    None
+                }
+                None => Some(call),
+            };
+            Ok(answer.map(|body| Answer { body, call }))
         })
+    }
+}
+
+fn code(headers: &http::HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+/// The body of an answer. Its call is over when it has ended: its code comes last.
+pub(super) struct Answer<R> {
+    body: R,
+    call: Option<Call>,
+}
+
+impl<R: Body + Unpin> Body for Answer<R> {
+    type Data = R::Data;
+    type Error = R::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(code) = frame.trailers_ref().and_then(code)
+            && let Some(mut call) = self.call.take()
+        {
+            call.code = code;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
+    use tower_layer::Layer as _;
+
+    use super::*;
+
+    /// Frames that are there already.
+    struct Ready(VecDeque<Frame<&'static [u8]>>);
+
+    impl Body for Ready {
+        type Data = &'static [u8];
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<&'static [u8]>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(Ok))
+        }
+    }
+
+    fn status(code: Code) -> http::HeaderMap {
+        let code = i32::from(code).into();
+        [(http::HeaderName::from_static("grpc-status"), code)]
+            .into_iter()
+            .collect()
+    }
+
+    /// How an answer is counted of which the caller takes so many frames: two pages, then this code.
+    async fn counted(last: Code, frames: usize) -> Vec<&'static str> {
+        let watch = Watch::open("d", None).unwrap();
+        let mut watched = Layer(Arc::clone(&watch)).layer(tower::service_fn(move |_: http::Request<()>| {
+            let pages = [b"one", b"two"].map(|page| Frame::data(&page[..]));
+            let body = Ready(pages.into_iter().chain([Frame::trailers(status(last))]).collect());
+            std::future::ready(Ok::<_, Infallible>(http::Response::new(body)))
+        }));
+        let mut answer = watched.call(http::Request::new(())).await.unwrap().into_body();
+        for nth in 0..frames {
+            assert!(watch.counts.lock().unwrap().is_empty(), "not over after {nth} frames");
+            poll_fn(|context| Pin::new(&mut answer).poll_frame(context)).await;
+        }
+        // Whoever has heard the end finds it counted.
+        assert_eq!(watch.counts.lock().unwrap().is_empty(), frames < 3);
+        drop(answer);
+        let counts = watch.counts.lock().unwrap();
+        counts.keys().map(|(_, code)| *code).collect()
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_counted_with_its_last_code() {
+        assert_eq!(counted(Code::Ok, 3).await, ["OK"]);
+        assert_eq!(counted(Code::Unavailable, 3).await, ["Unavailable"]);
+        assert_eq!(counted(Code::Ok, 1).await, ["Canceled"], "its caller went away");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_counted_at_once() {
+        let watch = Watch::open("d", None).unwrap();
+        let mut watched = Layer(Arc::clone(&watch)).layer(tower::service_fn(|_: http::Request<()>| {
+            let mut answer = http::Response::new(Ready(VecDeque::new()));
+            *answer.headers_mut() = status(Code::NotFound);
+            std::future::ready(Ok::<_, Infallible>(answer))
+        }));
+        let answer = watched.call(http::Request::new(())).await.unwrap();
+        let counts = watch.counts.lock().unwrap();
+        assert_eq!(counts.keys().map(|(_, code)| *code).collect::<Vec<_>>(), ["NotFound"]);
+        drop(answer);
     }
 }

@@ -12,6 +12,7 @@ use super::rig::Rig;
 use crate::config::Config;
 
 const SECOND: &str = "/var/lib/kubelet/pods/pod2";
+const THIRD: &str = "/var/lib/kubelet/pods/pod3";
 
 fn publish_as(mode: Mode, target: &str) -> csi::NodePublishVolumeRequest {
     csi::NodePublishVolumeRequest {
@@ -20,8 +21,8 @@ fn publish_as(mode: Mode, target: &str) -> csi::NodePublishVolumeRequest {
     }
 }
 
-/// The answers to the same target again, to the same with other arguments, and to a second one.
-async fn answers(single_node_multi_writer: bool, mode: Mode) -> Option<[Code; 3]> {
+/// The answers to the same target again, to the same with other arguments, to a second one, and to that with other arguments.
+async fn answers(single_node_multi_writer: bool, mode: Mode) -> Option<[Code; 4]> {
     let mut rig = Rig::new(Config {
         single_node_multi_writer,
         ..Config::default()
@@ -47,24 +48,30 @@ async fn answers(single_node_multi_writer: bool, mode: Mode) -> Option<[Code; 3]
     };
     call!(driver.node.node_stage_volume(bring)).unwrap();
     call!(driver.node.node_publish_volume(publish_as(mode, TARGET))).unwrap();
-    let other = csi::NodePublishVolumeRequest {
-        readonly: !matches!(mode, Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly),
+    let other = |target: &str| csi::NodePublishVolumeRequest {
+        readonly: true,
         volume_capability: Some(block(match mode {
             Mode::SingleNodeReaderOnly => Mode::MultiNodeReaderOnly,
-            Mode::MultiNodeReaderOnly => Mode::SingleNodeReaderOnly,
+            Mode::MultiNodeReaderOnly => Mode::MultiNodeMultiWriter,
             mode => mode,
         })),
-        ..publish("v", TARGET)
+        ..publish("v", target)
     };
-    let mut found = [Code::Ok; 3];
-    for (nth, request) in [publish_as(mode, TARGET), other, publish_as(mode, SECOND)]
-        .into_iter()
-        .enumerate()
+    let mut found = [Code::Ok; 4];
+    for (nth, request) in [
+        publish_as(mode, TARGET),
+        other(TARGET),
+        publish_as(mode, SECOND),
+        other(THIRD),
+    ]
+    .into_iter()
+    .enumerate()
     {
         if let Err(status) = call!(driver.node.node_publish_volume(request)) {
             found[nth] = status.code();
         }
     }
+    call!(driver.node.node_unpublish_volume(unpublish("v", THIRD))).unwrap();
     call!(driver.node.node_unpublish_volume(unpublish("v", SECOND))).unwrap();
     tear_down(&rig, &driver, "v").await;
     assert_eq!(rig.leftovers(), Vec::<String>::new());
@@ -73,8 +80,13 @@ async fn answers(single_node_multi_writer: bool, mode: Mode) -> Option<[Code; 3]
 
 #[tokio::test]
 async fn each_mode_allows_the_targets_that_the_specification_gives_it() {
-    let one = Some([Code::Ok, Code::AlreadyExists, Code::FailedPrecondition]);
-    let several = Some([Code::Ok, Code::AlreadyExists, Code::Ok]);
+    let one = Some([
+        Code::Ok,
+        Code::AlreadyExists,
+        Code::FailedPrecondition,
+        Code::FailedPrecondition,
+    ]);
+    let several = Some([Code::Ok, Code::AlreadyExists, Code::Ok, Code::Ok]);
     // Without the capability, `SINGLE_NODE_WRITER` is all that clusters have for several pods on one node.
     for (mode, with, without) in [
         (Mode::SingleNodeWriter, one, several),
