@@ -404,7 +404,7 @@ impl Controller for Kubelet {
         };
         match key {
             Key::Startup => startup::learn(turn, outcome),
-            Key::Sources => startup::sources_ready(turn),
+            Key::Sources => startup::learn_sources(turn, outcome),
             Key::PodWorker(pod) => pod_workers::learn(turn, pod, effect, outcome),
             Key::PodStatus(pod) => status::learn(turn, pod, outcome),
             Key::Populator => populator::learn(turn, effect, outcome),
@@ -441,8 +441,7 @@ impl Controller for Kubelet {
 fn next(view: &View<'_>, key: &Key) -> Effect {
     match key {
         Key::Startup => startup::decide(view),
-        Key::Sources if view.memory.sources_ready => Effect::Rest,
-        Key::Sources => Effect::Note("all pods are known"),
+        Key::Sources => startup::decide_sources(view),
         Key::PodWorker(pod) => pod_workers::decide(view, pod),
         Key::PodStatus(pod) => status::decide(view, pod),
         Key::Populator => populator::decide(view),

@@ -6,7 +6,8 @@
 //!                            └───────────────────────────────────────────────┘
 //! ```
 //!
-//! A round every 10 s, each up to 4 % late. A round that would change nothing and mark nothing is not run. Before every reconstructed volume is resolved,
+//! A round every 10 s, each up to 4 % late. A round that would change nothing and mark nothing is not run, and none while the registration fails, for a
+//! round begins with it (`syncNodeStatus`). Before every reconstructed volume is resolved,
 //! `volumesInUse` is left alone: the value from before the restart protects from detaching.
 
 use std::collections::BTreeSet;
@@ -151,6 +152,9 @@ pub fn decide(view: &View<'_>) -> Effect {
             return Effect::Rest;
         };
         debug_assert_eq!(fields::name(&node.metadata), &*view.kubelet.node);
+        if view.memory.startup.is_refused() {
+            return Effect::Rest;
+        }
         return match round {
             at if at < view.now => Effect::Note("count rounds"),
             at if at > view.now => Effect::RestUntil(at),

@@ -19,8 +19,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::operations::{get, read};
 use super::reconstruction::Walk;
-use super::{Key, Kubelet, Turn, View, node_status, pod_workers};
-use crate::api::{Delete, EventRecord, Index, ObjKey, Object, ObjectRef, Resource, Write, fields, names};
+use super::{Constants, Key, Kubelet, Turn, View, node_status, pod_workers};
+use crate::api::{ApiError, Delete, EventRecord, Index, ObjKey, Object, ObjectRef, Resource, Write, fields, names};
 use crate::control::{Effect, Outcome};
 use crate::link::{MachineAnswer, MachineOp};
 use crate::runtime::Time;
@@ -80,12 +80,23 @@ enum Step {
 pub struct Startup {
     step: Step,
     began: Time,
+    /// How often the registration has failed.
+    failed: u32,
+    /// The Node is there: it is never created again.
+    registered: bool,
+    /// When it is asked for the pods again, because the API server could not be reached.
+    list_again: Option<Time>,
 }
 
 impl Startup {
     /// The process has started.
     pub fn begin(&mut self, now: Time) {
         self.began = now;
+    }
+
+    /// Whether the registration fails. A status round begins with it and goes no further until then.
+    pub fn is_refused(&self) -> bool {
+        self.failed > 0 && !self.registered
     }
 }
 
@@ -119,7 +130,7 @@ pub fn decide(view: &View<'_>) -> Effect {
             Effect::write(Write::Delete(delete))
         }
         Step::CreateCsiNode(node) => Effect::write(Write::Create(Object::new(fresh_csi_node(&kubelet.node, node)))),
-        Step::Failed => Effect::RestUntil(view.now + Duration::from_secs(1)),
+        Step::Failed => Effect::RestUntil(view.now + pause(&kubelet.constants, startup.failed)),
         Step::Done => Effect::Rest,
     }
 }
@@ -152,11 +163,14 @@ pub fn learn(turn: &mut Turn<'_>, outcome: &Outcome) {
             }
         }
         Step::CreateNode => match outcome.written() {
-            Ok(written) => Step::ReadCsiNode(Arc::clone(written.object.get().expect("a Node was created"))),
+            Ok(written) => registered(turn, Arc::clone(written.object.get().expect("a Node was created"))),
             Err(error) if error.is_already_exists() => Step::ReadNode,
             Err(_) => Step::Failed,
         },
-        Step::ReadNode => read::<Node>(outcome).map_or(Step::Failed, Step::ReadCsiNode),
+        Step::ReadNode => match read::<Node>(outcome) {
+            Ok(node) => registered(turn, node),
+            Err(_) => Step::Failed,
+        },
         Step::ReadCsiNode(node) => match read::<CSINode>(outcome) {
             Ok(known) if belongs(&known, &node) => done(turn),
             Ok(known) => Step::DropCsiNode(node, fields::uid(&known.metadata).to_owned()),
@@ -176,8 +190,31 @@ pub fn learn(turn: &mut Turn<'_>, outcome: &Outcome) {
 /// The sync of the key ended: what failed is tried again from the registration on.
 pub fn ended(startup: &mut Startup) {
     if matches!(startup.step, Step::Failed) {
-        startup.step = Step::CreateNode;
+        startup.failed += 1;
+        startup.step = if startup.registered {
+            Step::ReadNode
+        } else {
+            Step::CreateNode
+        };
     }
+}
+
+/// The pause after so many failures: doubled each time (`registerWithAPIServer`).
+fn pause(constants: &Constants, failed: u32) -> Duration {
+    let longest = constants.registration_cap;
+    let doubled = constants
+        .registration_delay
+        .checked_mul(2_u32.saturating_pow(failed + 1));
+    doubled.map_or(longest, |pause| pause.min(longest))
+}
+
+fn registered(turn: &mut Turn<'_>, node: Arc<Node>) -> Step {
+    if turn.memory.startup.is_refused() {
+        turn.memory.node_status.begin(turn.now);
+        turn.wake_node_status();
+    }
+    turn.memory.startup.registered = true;
+    Step::ReadCsiNode(node)
 }
 
 fn belongs(csi_node: &CSINode, node: &Node) -> bool {
@@ -238,8 +275,31 @@ fn rounds_begin(turn: &mut Turn<'_>) {
     turn.wake_node_status();
 }
 
+/// What next for the pods? A kubelet that starts lists them, and acts on none before it has that list.
+pub fn decide_sources(view: &View<'_>) -> Effect {
+    let startup = &view.memory.startup;
+    match startup.list_again {
+        _ if view.memory.sources_ready => Effect::Rest,
+        Some(at) if at > view.now => Effect::RestUntil(at),
+        // Whether it can list them is whether it can read anything: the list itself is in its cache.
+        _ if startup.began >= ALWAYS_THERE => get::<Node>(&ObjKey::cluster(Arc::clone(&view.kubelet.node))),
+        _ => Effect::Note("all pods are known"),
+    }
+}
+
+/// What did that teach?
+pub fn learn_sources(turn: &mut Turn<'_>, outcome: &Outcome) {
+    let refused = |error: &ApiError| !error.is_not_found();
+    match outcome {
+        Outcome::Read(Err(error)) if refused(error) => {
+            turn.memory.startup.list_again = Some(turn.now + turn.kubelet.constants.pod_source_delay);
+        }
+        _ => sources_ready(turn),
+    }
+}
+
 /// All pods of this node are known now.
-pub fn sources_ready(turn: &mut Turn<'_>) {
+fn sources_ready(turn: &mut Turn<'_>) {
     turn.memory.sources_ready = true;
     let pods: Vec<Arc<Pod>> = turn
         .cache
@@ -302,5 +362,19 @@ pub fn fresh_csi_node(name: &str, node: &Node) -> CSINode {
             ..ObjectMeta::default()
         },
         spec: CSINodeSpec { drivers: Vec::new() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Constants, pause};
+
+    #[test]
+    fn a_registration_that_fails_is_tried_again_after_twice_as_long_up_to_seven_seconds() {
+        let pauses = (0..8).map(|failed| pause(&Constants::default(), failed).as_millis());
+        assert!(pauses.eq([200, 400, 800, 1600, 3200, 6400, 7000, 7000]));
+        assert_eq!(pause(&Constants::default(), u32::MAX - 1), Duration::from_secs(7));
     }
 }

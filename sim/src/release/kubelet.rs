@@ -44,6 +44,8 @@ pub struct Kubelet {
     pub startup: Duration,
     /// From there until the first regular node status round and the registration of the Node.
     pub registration_delay: Duration,
+    /// The longest pause before another try to register; the first is twice `registration_delay`, each the double of the one before.
+    pub registration_cap: Duration,
     /// `WaitForAPIServerSyncPeriod`: from there until the first pods are seen.
     pub pod_source_delay: Duration,
     /// Setting up the sandbox of a pod (recorded: 0.10 to 0.24 s).
@@ -77,6 +79,7 @@ impl Kubelet {
         csinode_pause: Duration::from_millis(10),
         startup: Duration::from_millis(360),
         registration_delay: Duration::from_millis(100),
+        registration_cap: Duration::from_secs(7),
         pod_source_delay: Duration::from_secs(1),
         sandbox: Duration::from_millis(140),
         container_backoff: Duration::from_secs(10),
