@@ -91,7 +91,7 @@ impl Cluster {
         self.crash_machine(node, spared);
     }
 
-    /// Starts a process (or the processes of a node) that is down.
+    /// Starts a process (or the processes of a node) that is down. What stands on a node without power starts with that node.
     ///
     /// # Errors
     /// If there is none of that name.
@@ -109,6 +109,9 @@ impl Cluster {
             }
             return Ok(());
         }
+        if self.is_in_the_dark(name) {
+            return Ok(());
+        }
         if let Some(process) = self.process(name) {
             let terminating = &mut self.processes[process.0 as usize].terminating;
             *terminating = terminating.map(|_| true);
@@ -122,6 +125,18 @@ impl Cluster {
         } else {
             Err(format!("there is no process {name}"))
         }
+    }
+
+    /// Whether a process stands on a node that has no power.
+    fn is_in_the_dark(&self, name: &str) -> bool {
+        let mut dark = self
+            .machines()
+            .filter(|(_, machine)| !machine.is_up())
+            .map(|(node, _)| node);
+        dark.any(|node| {
+            let here = self.process(name).is_some_and(|id| self.on_node(node).contains(&id));
+            here || self.drivers_on(node).iter().any(|driver| driver == name)
+        })
     }
 
     /// Starts a process (or node) after a while.
