@@ -115,6 +115,13 @@ impl Cluster {
         }
     }
 
+    /// The user deletes an object for good: it is not created again.
+    pub fn user_gives_up(&mut self, object: &ObjectRef) {
+        self.acts.retain(|_, act| {
+            !matches!(act, Act::CreateAgain(again) if again.kind() == object.kind && again.key() == object.key)
+        });
+    }
+
     fn create_again(&mut self, object: Box<Object>) {
         if self.object(object.kind(), &object.key()).is_some() || self.create((*object).clone()).is_err() {
             self.act_later(LOOK, Act::CreateAgain(object));
@@ -142,8 +149,15 @@ impl Cluster {
         let _ = self.apply(&Write::Patch(Patch::new(claim, vec![Edit::Merge(patch)])));
     }
 
-    /// The pods that a user may recreate around this claim: they use it, and no controller owns them.
+    /// The pods that a user may recreate around this claim: they use it, and no controller owns them. None while the claim is being deleted: it goes with its
+    /// last pod, and the next one would wait for it in vain.
     pub(super) fn recreatable(&self, claim: &ObjKey) -> Vec<String> {
+        let stays = self
+            .get::<PersistentVolumeClaim>(claim)
+            .is_some_and(|claim| !fields::is_deleting(&claim.metadata));
+        if !stays {
+            return Vec::new();
+        }
         let uses = |pod: &Pod| fields::pod_claims(pod).any(|used| *used.claim == *claim.name && !used.ephemeral);
         let pods = self.api.list::<Pod>().filter(|pod| {
             pod.metadata.namespace.as_deref() == Some(&*claim.namespace)

@@ -106,6 +106,7 @@ impl Player<'_> {
                 grace_seconds,
                 ..DeleteWrite::new(target.clone())
             };
+            self.cluster.user_gives_up(target);
             judge(delete.refused.as_ref(), &self.cluster.apply(&ApiWrite::Delete(write)))?;
         }
         let Some(within) = delete.wait else { return Ok(()) };
