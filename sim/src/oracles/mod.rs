@@ -35,7 +35,7 @@ use crate::trace::{Lore, Record};
 pub use crate::storm::{Party, Promise, Season, Violation};
 pub use facts::{Driver, Facts, Open, State, Volume, Way, is_multi_node, node_of};
 pub use panel::{Panel, promises, unseen};
-pub use settles::{settles_violation, unsettled, waits_for_another};
+pub use settles::{keeps_to_what_is_allocated, settles_violation, unsettled, waits_for_another};
 
 /// What an oracle sees.
 #[derive(Clone, Copy)]

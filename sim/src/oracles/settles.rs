@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
 use super::{Oracle, Party, Promise, Season, View, Violation};
@@ -121,7 +121,8 @@ fn claims(cluster: &Cluster, found: &mut Vec<(String, String)>) {
         // The node's half waits for a pod.
         let waits = !used.contains(&key)
             && (status == "NodeResizePending" || fields::claim_condition(claim, "FileSystemResizePending"));
-        if wanted > have && !gives_up && !waits && !status.is_empty() {
+        let stuck = keeps_to_what_is_allocated(cluster, claim);
+        if wanted > have && !gives_up && !waits && !stuck && !status.is_empty() {
             found.push((
                 spelled(Kind::PersistentVolumeClaim, &key),
                 format!("asks for {wanted} bytes and has {have}: its expansion does not end ({status})"),
@@ -149,9 +150,11 @@ fn pods(cluster: &Cluster, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// Whether a pod waits for a volume that a pod on another node has.
+/// Whether a pod waits for a volume of one node only that a pod on another node has.
 pub fn waits_for_another(cluster: &Cluster, pod: &Pod) -> bool {
-    let claims: Vec<_> = fields::pod_claims(pod).map(|claim| claim.claim.to_string()).collect();
+    let namespace = fields::namespace(&pod.metadata);
+    let claims = fields::pod_claims(pod).map(|claim| claim.claim.to_string());
+    let claims: Vec<_> = claims.filter(|claim| !is_shared(cluster, namespace, claim)).collect();
     let node = fields::pod_node(pod);
     cluster.api().list::<Pod>().any(|other| {
         let elsewhere = !fields::pod_node(other).is_empty() && fields::pod_node(other) != node;
@@ -160,6 +163,27 @@ pub fn waits_for_another(cluster: &Cluster, pod: &Pod) -> bool {
             && fields::namespace(&other.metadata) == fields::namespace(&pod.metadata)
             && fields::pod_claims(other).any(|claim| claims.iter().any(|name| **name == *claim.claim))
     })
+}
+
+/// Whether a claim is for many nodes at once.
+fn is_shared(cluster: &Cluster, namespace: &str, claim: &str) -> bool {
+    let claim = cluster.get::<PersistentVolumeClaim>(&ObjKey::new(namespace, claim));
+    let modes = claim.map(|claim| fields::claim_modes(claim)).unwrap_or_default();
+    modes
+        .iter()
+        .any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany")
+}
+
+/// Whether the expansion of a claim never comes further than what was allocated to it.
+///
+/// A volume that grew by more than was asked for, because an expansion that was taken back had been done all the same, is as large as the claim wants
+/// when the expansion is wanted again. Then external-resizer repeats the expansion to what was allocated last (`expand_and_recover.go`: "it is safest to
+/// resume expansion to last recorded size in allocatedSize"), and the claim has that for ever.
+pub fn keeps_to_what_is_allocated(cluster: &Cluster, claim: &PersistentVolumeClaim) -> bool {
+    let volume = cluster.get::<PersistentVolume>(&ObjKey::cluster(fields::claim_volume(claim)));
+    let (wanted, have) = (fields::claim_request(claim), fields::claim_capacity(claim));
+    let large = volume.is_some_and(|volume| fields::volume_capacity(volume) >= wanted);
+    large && wanted > have && fields::claim_allocated(claim) == Some(have)
 }
 
 fn attachments(cluster: &Cluster, found: &mut Vec<(String, String)>) {

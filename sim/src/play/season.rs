@@ -16,10 +16,12 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+
 use super::{Options, Player};
 use crate::api::{Kind, ObjKey, Object};
 use crate::cluster::Cluster;
-use crate::oracles::{settles_violation, unsettled, waits_for_another};
+use crate::oracles::{keeps_to_what_is_allocated, settles_violation, unsettled, waits_for_another};
 use crate::runtime::Time;
 use crate::scenario::{Condition, DEFAULT_NAMESPACE, Expectation, Manifest, ObjectCondition, Step, Target};
 use crate::storm::Strike;
@@ -147,10 +149,25 @@ impl Player<'_> {
             self.tend();
             match self.wait(condition, LOOK).await {
                 Ok(()) => return Ok(()),
+                Err(_) if self.is_stuck_for_good(condition) => return Ok(()),
                 Err(why) if self.now() >= until || self.panel.is_unsafe() => return Err(why),
                 Err(_) => {}
             }
         }
+    }
+
+    /// Whether a condition waits for an expansion that Kubernetes never ends.
+    fn is_stuck_for_good(&self, condition: &Condition) -> bool {
+        let Condition::Object(object) = condition else {
+            return false;
+        };
+        let waits_for_room = object.kind.0 == Kind::PersistentVolumeClaim && !object.fields.is_empty();
+        let key = ObjKey::new(
+            object.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+            object.name.as_deref().unwrap_or_default(),
+        );
+        let claim = self.cluster.get::<PersistentVolumeClaim>(&key);
+        waits_for_room && claim.is_some_and(|claim| keeps_to_what_is_allocated(&self.cluster, claim))
     }
 
     /// Tries a step in the calm until it succeeds.
