@@ -13,7 +13,7 @@ use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
 use wavetank_proto::csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
 
 use super::{Panel, data};
-use crate::api::{Kind, ObjKey, Object, ObjectRef, Patch, Write, Written};
+use crate::api::{ApiError, Edit, Kind, ObjKey, Object, ObjectRef, Patch, Write, Written};
 use crate::cluster::{Cluster, Latency};
 use crate::host::{AtOnce, Backing, Deed, Fence, ModelPool, Origin, ReadBack, Stamp, Storage, StorageShape};
 use crate::host::{VolumeKey, Witnesses};
@@ -444,6 +444,27 @@ fn a_loop_is_hot_when_no_back_off_slows_it() {
         b
     });
     assert_eq!(found, ["no-hot-loop"]);
+}
+
+#[test]
+fn what_kubernetes_repeats_in_each_pass_is_not_hot() {
+    let refused = |edit: fn() -> Edit| {
+        broken(async move |mut b| {
+            for _ in 0..50 {
+                let node = ObjectRef::new(Kind::Node, ObjKey::cluster("n1"));
+                let patch = Patch::status(node, vec![edit()]);
+                let what = What::Write {
+                    write: Arc::new(Write::Patch(patch)),
+                    before: None,
+                    result: Err(ApiError::unavailable()),
+                };
+                b.push("controller-manager", what);
+            }
+            b
+        })
+    };
+    assert!(refused(|| Edit::VolumesAttached(Vec::new())).is_empty());
+    assert_eq!(refused(|| Edit::Merge(json!({}))), ["no-hot-loop"]);
 }
 
 #[test]
