@@ -44,6 +44,16 @@ pub(crate) fn host(doing: &str, error: &HostError) -> Status {
     }
 }
 
+/// An error after which nobody can tell what is there: with a code that says so. A caller takes most codes for the end of
+/// the matter, and never comes back to clean up.
+pub(crate) fn open(status: Status) -> Status {
+    use tonic::Code;
+    match status.code() {
+        Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::Aborted => status,
+        _ => Status::unavailable(status.message()),
+    }
+}
+
 /// Is it certain that the pool did nothing?
 pub(crate) fn is_certain(kind: PoolErrorKind) -> bool {
     match kind {

@@ -99,6 +99,7 @@ async fn create(
     wire: csi::CreateVolumeGroupSnapshotRequest,
 ) -> Result<csi::VolumeGroupSnapshot, Status> {
     let wanted = Wanted::new(core, wire)?;
+    core.ledger.mend().await?;
     let mut subjects = vec![(Subject::Group(wanted.id.clone()), Hold::Alone)];
     for new in wanted.members() {
         subjects.push((Subject::Snapshot(new.id), Hold::Alone));

@@ -203,6 +203,7 @@ impl controller_server::Controller for Controller {
     ) -> Result<Response<csi::CreateVolumeResponse>, Status> {
         let request = taken(request);
         let told = wrong::told(&self.0, &request.secrets);
+        self.0.ledger.mend().await?;
         let mut volume = create::call(&self.0, request).await?;
         volume.volume_context.extend(told);
         Ok(Response::new(csi::CreateVolumeResponse { volume: Some(volume) }))
@@ -223,6 +224,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.attach {
             return Err(switched_off("ControllerPublishVolume"));
         }
+        self.0.ledger.mend().await?;
         let publish_context = publish::publish(&self.0, taken(request)).await?;
         Ok(Response::new(csi::ControllerPublishVolumeResponse { publish_context }))
     }
@@ -234,6 +236,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.attach {
             return Err(switched_off("ControllerUnpublishVolume"));
         }
+        self.0.ledger.mend().await?;
         publish::unpublish(&self.0, taken(request)).await?;
         Ok(Response::new(csi::ControllerUnpublishVolumeResponse {}))
     }
@@ -252,6 +255,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.list {
             return Err(switched_off("ListVolumes"));
         }
+        self.0.ledger.mend().await?;
         list::list(&self.0, &request.into_inner()).await.map(Response::new)
     }
 
@@ -298,6 +302,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.snapshots {
             return Err(switched_off("CreateSnapshot"));
         }
+        self.0.ledger.mend().await?;
         let snapshot = Some(snapshot::create(&self.0, taken(request)).await?);
         Ok(Response::new(csi::CreateSnapshotResponse { snapshot }))
     }
@@ -320,6 +325,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.snapshots {
             return Err(switched_off("ListSnapshots"));
         }
+        self.0.ledger.mend().await?;
         snapshots::list(&self.0, &request.into_inner()).map(Response::new)
     }
 
@@ -330,6 +336,7 @@ impl controller_server::Controller for Controller {
         if !self.0.config.snapshots {
             return Err(switched_off("GetSnapshot"));
         }
+        self.0.ledger.mend().await?;
         let snapshot = Some(snapshots::get(&self.0, &request.into_inner())?);
         Ok(Response::new(csi::GetSnapshotResponse { snapshot }))
     }
@@ -338,6 +345,7 @@ impl controller_server::Controller for Controller {
         &self,
         request: Request<csi::ControllerGetVolumeRequest>,
     ) -> Result<Response<csi::ControllerGetVolumeResponse>, Status> {
+        self.0.ledger.mend().await?;
         list::get(&self.0, &request.into_inner()).await.map(Response::new)
     }
 

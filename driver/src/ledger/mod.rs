@@ -3,6 +3,7 @@
 //! A change is decided and applied to the copy under one lock (`Ledger::update`), then committed; callers hear
 //! nothing before the commit is durable. Commits that meet are written as one. Whoever reads the copy may see what is
 //! not yet durable, so nothing is answered from it that the gate does not protect.
+//! What is answered from the copy alone is answered after `Ledger::mend`.
 //!
 //! A write that fails leaves the disk's state unknown. Everything not yet committed is then taken back in memory and
 //! refused, and before the next change the disk is read anew (`Ledger::mend`): it says what really is there. While
@@ -119,7 +120,8 @@ impl Ledger {
         }))
     }
 
-    /// Reads the copy in memory.
+    /// Reads the copy in memory. After a write that failed it says what was so before, and the disk may say otherwise:
+    /// whoever answers a caller from it calls [`Ledger::mend`] first.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
         look(&lock(&self.writer.tables))
     }
@@ -132,7 +134,7 @@ impl Ledger {
     /// After a write that failed: reads the disk anew, so that writing can go on. Nothing to do while all is well.
     ///
     /// # Errors
-    /// `INTERNAL` if the disk still fails.
+    /// `UNAVAILABLE` if the disk still fails.
     pub(crate) async fn mend(&self) -> Result<(), Status> {
         if self.trouble().is_none() {
             return Ok(());
@@ -146,7 +148,8 @@ impl Ledger {
     /// committed.
     ///
     /// # Errors
-    /// What `decide` says, or `INTERNAL` if the disk fails: the change then may or may not be there once it works.
+    /// What `decide` says, or `UNAVAILABLE` if the disk fails: the change then may or may not be there once it works, and
+    /// the code leaves that open.
     pub(crate) async fn update<T: Send>(
         &self,
         decide: impl FnOnce(&mut Draft<'_>) -> Result<T, Status> + Send,
@@ -187,7 +190,7 @@ impl Ledger {
 }
 
 fn unwritable(why: &str) -> Status {
-    Status::internal(format!("the ledger cannot be written: {why}"))
+    Status::unavailable(format!("the ledger cannot be written: {why}"))
 }
 
 impl Writer {

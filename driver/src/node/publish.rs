@@ -176,7 +176,7 @@ fn inline_size(core: &Core, kind: &StorageType, asked: Option<&String>) -> Resul
 }
 
 async fn grant(core: Arc<Core>, mut wanted: Wanted) -> Result<(), Status> {
-    core.settle_volume(&wanted.volume).await?;
+    core.settle_volume(&wanted.volume).await.map_err(refuse::open)?;
     if let Staging::Private { record, reach, .. } = &mut wanted.staging
         && !record.ephemeral
     {
@@ -192,12 +192,14 @@ async fn grant(core: Arc<Core>, mut wanted: Wanted) -> Result<(), Status> {
     if !is_repeat {
         refuse_second_target(&core, volume, target, record)?;
     }
-    let staged = find_staged(&core, volume, staging, record).await?;
+    // What was granted before is not taken back by an error.
+    let open = |status| if is_repeat { refuse::open(status) } else { status };
+    let staged = find_staged(&core, volume, staging, record).await.map_err(open)?;
     if let Some(staged) = staged.as_ref().filter(|_| is_repeat) {
         if staged.ephemeral && core.has(Quirk::EphemeralRepublishForgets) {
             return core.put_target(target, None).await;
         }
-        return repair(&core, &wanted, staged).await;
+        return repair(&core, &wanted, staged).await.map_err(refuse::open);
     }
     look_at_target(&core, volume, target, record).await?;
     let must_stage = match (&staged, staging) {
@@ -236,10 +238,7 @@ async fn grant(core: Arc<Core>, mut wanted: Wanted) -> Result<(), Status> {
                 })
                 .await
         }
-        Err(status) => {
-            core.undo(volume).await;
-            Err(status)
-        }
+        Err(status) => Err(core.undo(volume, status).await),
     }
 }
 

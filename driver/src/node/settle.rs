@@ -62,10 +62,15 @@ impl Core {
         Ok(())
     }
 
-    /// Undoes an operation that failed. What cannot be undone now is settled by the next call.
-    pub(super) async fn undo(&self, volume: &VolumeId) {
-        if let Err(status) = self.settle_volume(volume).await {
-            tracing::warn!(%volume, "a failed operation is not undone yet: {}", status.message());
+    /// Undoes an operation that failed, and says what to answer. What cannot be undone now is settled by the next call:
+    /// the answer leaves open what is there, so that one comes.
+    pub(super) async fn undo(&self, volume: &VolumeId, failed: Status) -> Status {
+        match self.settle_volume(volume).await {
+            Ok(()) => failed,
+            Err(status) => {
+                tracing::warn!(%volume, "a failed operation is not undone yet: {}", status.message());
+                refuse::open(failed)
+            }
         }
     }
 

@@ -49,15 +49,11 @@ pub(super) fn access(capability: &check::Capability, context: &PublishContext) -
 }
 
 async fn bring_up(core: Arc<Core>, volume: VolumeId, mut wanted: StagedRecord, reach: Reach) -> Result<(), Status> {
-    core.settle_volume(&volume).await?;
+    core.settle_volume(&volume).await.map_err(refuse::open)?;
     wanted.encrypted = core.is_encrypted(&volume, &reach).await?;
     if let Some(record) = core.staged(&volume) {
         compare(&volume, &record, &wanted)?;
-        core.bury(&volume, &record).await?;
-        if !core.is_up(&volume, &record).await? {
-            core.bring_up(&volume, &record, &reach).await?;
-        }
-        return Ok(());
+        return restore(&core, &volume, &record, &reach).await.map_err(refuse::open);
     }
     if !wanted.capability.form.is_block() {
         refuse_unless_directory(&core, &wanted.path).await?;
@@ -77,11 +73,17 @@ async fn bring_up(core: Arc<Core>, volume: VolumeId, mut wanted: StagedRecord, r
             };
             core.put_staged(&volume, Some(done)).await
         }
-        Err(status) => {
-            core.undo(&volume).await;
-            Err(status)
-        }
+        Err(status) => Err(core.undo(&volume, status).await),
     }
+}
+
+/// Makes true again what was staged before, should the machine have lost it.
+async fn restore(core: &Core, volume: &VolumeId, record: &StagedRecord, reach: &Reach) -> Result<(), Status> {
+    core.bury(volume, record).await?;
+    if !core.is_up(volume, record).await? {
+        core.bring_up(volume, record, reach).await?;
+    }
+    Ok(())
 }
 
 /// Is what is staged what is wanted?

@@ -420,7 +420,7 @@ async fn a_full_ledger_disk_refuses_and_forgets_nothing() {
         match call!(driver.controller.create_volume(create(&name))) {
             Ok(_) => made.push(name),
             Err(status) => {
-                assert_eq!(status.code(), tonic::Code::Internal, "{status:?}");
+                assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
                 refused += 1;
             }
         }
@@ -555,19 +555,25 @@ async fn a_ledger_that_cannot_be_written_is_admitted_and_works_again_when_its_di
     rig.disk_fails(true);
     for _ in 0..2 {
         let refused = call!(driver.controller.create_volume(create("w")));
-        assert_eq!(code(refused), tonic::Code::Internal);
+        assert_eq!(code(refused), tonic::Code::Unavailable, "it may be on the disk");
     }
     let grown = call!(
         driver
             .controller
             .controller_expand_volume(controller_expand("v", 2 * GI))
     );
-    assert_eq!(code(grown), tonic::Code::Internal);
+    assert_eq!(code(grown), tonic::Code::Unavailable);
     let probe = driver.identity.probe(tonic::Request::new(Default::default())).await;
     assert_eq!(code(probe), tonic::Code::FailedPrecondition);
+    let known = call!(driver.controller.create_volume(create("v")));
+    assert_eq!(
+        code(known),
+        tonic::Code::Unavailable,
+        "what the disk holds is unknown, so nothing is answered from memory"
+    );
+    rig.disk_fails(false);
     let known = call!(driver.controller.create_volume(create("v"))).unwrap();
     assert_eq!(known.volume.unwrap().capacity_bytes, GI, "what was durable stays");
-    rig.disk_fails(false);
     driver
         .identity
         .probe(tonic::Request::new(Default::default()))
@@ -607,7 +613,13 @@ async fn a_write_that_fails_once_is_survived_without_a_restart() {
         let driver = rig.start().await;
         rig.disk_fails_at(nth);
         for step in SCRIPT {
-            if perform(&rig.config, &driver, step).await.is_err() {
+            if let Err(status) = perform(&rig.config, &driver, step).await {
+                let code = status.code();
+                assert_eq!(
+                    code,
+                    tonic::Code::Unavailable,
+                    "{step:?} after write {nth}: it may be done"
+                );
                 refused += 1;
                 let again = perform(&rig.config, &driver, step).await;
                 again.unwrap_or_else(|status| panic!("{step:?} after write {nth} failed: {status:?}"));
@@ -619,6 +631,36 @@ async fn a_write_that_fails_once_is_survived_without_a_restart() {
         assert!(driver.is_forgetful(), "{nth}");
     }
     assert!(refused > writes / 2, "{refused} of {writes}");
+}
+
+/// Two writes fail, in two calls: what is answered then is what the disk holds, not what memory had before.
+#[tokio::test]
+async fn nothing_is_answered_from_memory_while_the_disk_is_unknown() {
+    for (first, second) in (1..=26).flat_map(|first| (1..=26).map(move |second| (first, second))) {
+        let mut rig = Rig::new(Config::default());
+        let driver = rig.start().await;
+        call!(driver.controller.create_volume(create("v"))).unwrap();
+        for nth in [first, second] {
+            rig.disk_fails_at(rig.disk_operations() + nth);
+            let _ = call!(
+                driver
+                    .controller
+                    .controller_publish_volume(controller_publish("v", "n1"))
+            );
+        }
+        rig.disk_fails_at(0);
+        call!(
+            driver
+                .controller
+                .controller_publish_volume(controller_publish("v", "n1"))
+        )
+        .unwrap();
+        rig.kill();
+        let driver = rig.start().await;
+        let listed = call!(driver.controller.list_volumes(Default::default())).unwrap();
+        let status = listed.entries[0].status.as_ref().unwrap();
+        assert_eq!(status.published_node_ids, ["n1"], "writes {first} and {second} failed");
+    }
 }
 
 #[tokio::test]
