@@ -215,8 +215,19 @@ fn twice(process: &str, call: &Call, view: &View<'_>) -> Option<String> {
             && open.call.request.volume_id() == Some(handle)
             && crate::scenario::Call::parse(open.call.request.method()).is_some_and(crate::scenario::Call::is_lifecycle)
             && same_node(&open.call.request, &call.request)
+            && !are_two_pods(&open.call.request, &call.request)
     });
     other.map(|(_, open)| format!("comes while its {} is under way", open.call.request.method()))
+}
+
+/// Kubelet unpublishes a volume for several pods at once (`k8s-storage-facts.md` 6.6: the key of an unmount has the pod's UID).
+fn are_two_pods(one: &CsiRequest, other: &CsiRequest) -> bool {
+    match (one, other) {
+        (CsiRequest::NodeUnpublishVolume(one), CsiRequest::NodeUnpublishVolume(other)) => {
+            one.target_path != other.target_path
+        }
+        _ => false,
+    }
 }
 
 /// Attachments of one volume to two nodes are two things.
