@@ -14,7 +14,8 @@ use tonic::{Code, Status};
 use wavetank_proto::csi::v1 as csi;
 use wavetank_proto::csi::v1::volume_capability::access_mode::Mode;
 
-use crate::api::{Object, fields, names};
+use super::Lapses;
+use crate::api::{Object, Write, fields, names};
 use crate::cluster::Cluster;
 use crate::link::{Call, CsiReply, CsiRequest, Socket};
 use crate::runtime::Time;
@@ -112,8 +113,8 @@ pub struct Facts {
     unfinished: BTreeMap<String, Arc<str>>,
     /// Names of volumes whose provisioner died before they had a PersistentVolume.
     orphaned: BTreeSet<String>,
-    /// Processes that died.
-    died: BTreeSet<Arc<str>>,
+    /// Where Kubernetes itself has lost count.
+    lapses: Lapses,
     /// Nodes on which a kubelet died.
     restarted: BTreeSet<String>,
     /// Kubelet's staging records that were there when a kubelet of the node died, by node.
@@ -172,9 +173,9 @@ impl Facts {
                 .any(|way| way.staged != State::No)
     }
 
-    /// Whether a process has died so far, and with it what it remembered.
-    pub fn has_died(&self, process: &str) -> bool {
-        self.died.contains(process)
+    /// Where Kubernetes itself has lost count.
+    pub fn lapses(&self) -> &Lapses {
+        &self.lapses
     }
 
     /// Whether a staging record was there when a kubelet of its node died: no pod's directory may lead the next one to it.
@@ -218,6 +219,7 @@ impl Facts {
 
     /// Learns from one more record.
     pub(super) fn take(&mut self, record: &Record, cluster: &Cluster) {
+        self.lapses.take(record, cluster);
         match &record.what {
             What::Call { id, call } => {
                 let before = self.sent(&record.process, call, cluster);
@@ -239,7 +241,6 @@ impl Facts {
             What::Fault(text) => self.fault(text),
             What::Process(ProcessChange::Killed | ProcessChange::Exited(_)) => {
                 self.open.retain(|_, open| open.process != record.process);
-                self.died.insert(Arc::clone(&record.process));
                 if let Some(node) = record.process.strip_prefix("kubelet/") {
                     self.restarted.insert(node.to_owned());
                     self.abandon(node, cluster);
@@ -247,8 +248,15 @@ impl Facts {
                 self.bereave(&record.process);
             }
             What::Write {
-                result: Ok(written), ..
-            } => self.object(&written.object, record.at),
+                write,
+                result: Ok(written),
+                ..
+            } => {
+                if let (Write::Delete(_), Object::Node(node)) = (&**write, &written.object) {
+                    self.troubled.insert(fields::name(&node.metadata).to_owned(), record.at);
+                }
+                self.object(&written.object, record.at);
+            }
             What::Write { .. } | What::Process(_) | What::Machine { .. } | What::Step(_) => {}
         }
     }
@@ -462,14 +470,16 @@ impl Facts {
         volume.single_node = Some(volume.single_node.unwrap_or(true) && !multi);
     }
 
-    /// A final error leaves what was before; any other leaves it open.
+    /// A final error leaves what was before; any other leaves it open. After one that left it open kubelet takes a final one for *it is not there*
+    /// (Kubernetes 1.36, `markDeviceErrorState` and `markVolumeErrorState`): a driver answers one when it has cleaned up.
     fn refused(&mut self, process: &str, call: &Call, code: Code, before: State) {
         let begins = call.request.after_ok() == Some(State::Yes);
         let open = matches!(
             code,
             Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::ResourceExhausted | Code::Aborted
         );
-        if begins && !open && before == State::No {
+        let concluded = before == State::Maybe && call.socket == Socket::Node;
+        if begins && !open && (before == State::No || concluded) {
             self.settled(process, call, Some(State::No));
         }
     }

@@ -114,8 +114,10 @@ fn vanished(handle: &str, view: &View<'_>) -> Violation {
 
 fn deleted(driver: &str, handle: &str, view: &View<'_>) -> Option<Violation> {
     let volume = view.facts.volume(driver, handle)?;
-    // What was detached by force from a node in trouble stays mounted there, and is nobody's.
-    let given_up = |node: &str, way: &Way| way.attached == State::No && view.facts.troubled(node).is_some();
+    // What was detached by force from a node in trouble, or was forgotten there, stays mounted there, and is nobody's.
+    let disowned = |node: &str| view.facts.lapses().is_disowned(node, driver, handle, view.cluster);
+    let given_up =
+        |node: &str, way: &Way| way.attached == State::No && (view.facts.troubled(node).is_some() || disowned(node));
     let used = volume
         .ways
         .iter()

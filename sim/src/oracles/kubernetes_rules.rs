@@ -148,15 +148,17 @@ fn twice(attachment: &VolumeAttachment, view: &View<'_>) -> Option<(String, Stri
     let planned = !fields::is_attached(attachment);
     let name = fields::attachment_volume(attachment);
     let volume = view.cluster.get::<PersistentVolume>(&ObjKey::cluster(name))?;
+    // The attach-detach controller does not count on these; the storage system has to keep them apart.
+    let is_uncertain = |attachment: &VolumeAttachment| view.facts.lapses().is_uncertain(attachment, view.cluster);
     let many = fields::volume_modes(volume).iter().any(|mode| mode.ends_with("Many"));
-    if many || is_uncertain(attachment, view) {
+    if many || is_uncertain(attachment) {
         return None;
     }
     let other = view.cluster.api().list::<VolumeAttachment>().find(|other| {
         fields::attachment_volume(other) == name
             && other.spec.node_name != attachment.spec.node_name
             && fields::is_attached(other)
-            && !is_uncertain(other, view)
+            && !is_uncertain(other)
             // While it is being given up, Kubernetes goes ahead elsewhere, and the attacher sees to the order.
             && !(planned && fields::is_deleting(&other.metadata))
     })?;
@@ -171,11 +173,4 @@ fn twice(attachment: &VolumeAttachment, view: &View<'_>) -> Option<(String, Stri
             other.spec.node_name
         ),
     ))
-}
-
-/// Whether a detach failed, or nobody remembers it: the attach-detach controller does not count on either, and attaches elsewhere. The storage system has
-/// to keep them apart.
-fn is_uncertain(attachment: &VolumeAttachment, view: &View<'_>) -> bool {
-    let failed = attachment.status.as_ref().is_some_and(|s| s.detach_error.is_some());
-    fields::is_deleting(&attachment.metadata) && (failed || view.facts.has_died("controller-manager"))
 }

@@ -7,7 +7,11 @@
 //!
 //! *Mutant*: `create-leaks-when-wait-fails` (D03), `delete-trusts-backend` (D11), `provisioner-forgets-in-progress` (S01).
 
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+
+use super::lapses::{is_lost_inline, is_stuck};
 use super::{Oracle, Party, Promise, Season, View, Violation};
+use crate::api::ObjKey;
 use crate::link::Sight;
 
 /// The promise.
@@ -46,6 +50,7 @@ impl Oracle for NoLeftovers {
             if view.facts.retained().any(|handle| left.contains(handle))
                 || is_forgotten(&left, view)
                 || is_orphaned(&left, view)
+                || is_stuck_attachment(&left, view)
             {
                 continue;
             }
@@ -76,12 +81,20 @@ fn is_forgotten(left: &str, view: &View<'_>) -> bool {
     staged && view.facts.may_be_forgotten(node) || record.is_some_and(|path| view.facts.is_abandoned(node, path))
 }
 
-/// Whether Kubernetes itself leaves it behind: the provisioner died while it made a volume for a claim that was deleted meanwhile.
+/// Whether Kubernetes itself leaves it behind: kubelet cannot read what it has staged.
+fn is_stuck_attachment(left: &str, view: &View<'_>) -> bool {
+    let attachment = left.strip_prefix("va ").map(ObjKey::cluster);
+    let attachment = attachment.and_then(|key| view.cluster.get::<VolumeAttachment>(&key));
+    attachment.is_some_and(|attachment| is_stuck(attachment, view.cluster))
+}
+
+/// Whether Kubernetes itself leaves it behind: the provisioner died while it made a volume for a claim that was deleted meanwhile, or kubelet cannot read the
+/// record of an inline volume.
 fn is_orphaned(left: &str, view: &View<'_>) -> bool {
     let volume = left.strip_prefix("volume ");
     let inside = volume.and_then(|left| left.strip_suffix(" in the storage system"));
     let elsewhere = || volume.and_then(|left| left.strip_suffix(" of the driver"));
     inside
         .or_else(elsewhere)
-        .is_some_and(|handle| view.facts.is_orphaned(handle, view.cluster))
+        .is_some_and(|handle| view.facts.is_orphaned(handle, view.cluster) || is_lost_inline(handle, view.cluster))
 }

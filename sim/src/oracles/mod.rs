@@ -12,6 +12,7 @@ mod facts;
 mod hot_loop;
 mod in_use;
 mod kubernetes_rules;
+mod lapses;
 mod leftovers;
 mod legal_answers;
 mod no_mkfs;
@@ -34,6 +35,7 @@ use crate::trace::{Lore, Record};
 
 pub use crate::storm::{Party, Promise, Season, Violation};
 pub use facts::{Driver, Facts, Open, State, Volume, Way, is_multi_node, node_of};
+pub use lapses::{Lapses, waits_for_the_stuck};
 pub use panel::{Panel, promises, unseen};
 pub use settles::{keeps_to_what_is_allocated, settles_violation, unsettled, waits_for_another};
 

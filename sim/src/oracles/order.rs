@@ -5,7 +5,8 @@
 //! own disk.
 //!
 //! *Source*: CSI v1.12, "Volume Lifecycle" and the rpc descriptions ("This RPC MUST be called after …"); Kubernetes' exceptions: a node that is not ready
-//! for six minutes, is marked out of service or is gone has its volumes detached by force.
+//! for six minutes, is marked out of service or is gone has its volumes detached by force; what a kubelet has forgotten, or never reported, is detached as it
+//! stands (`lapses.rs`).
 //!
 //! *Mutant*: `detach-while-unstage-retries` (K03), `stage-overlaps-unstage` (K04).
 
@@ -101,7 +102,9 @@ fn out_of_order(process: &str, call: &Call, handle: &str, view: &View<'_>) -> Op
         }
         CsiRequest::ControllerUnpublishVolume(_) => {
             let node = node.as_deref().unwrap_or_default();
-            (way.is_used(node, view.cluster) && !may_be_forced(node, view)).then_some("while the node still has it")
+            let disowned = || facts.lapses().is_disowned(node, &call.driver, handle, view.cluster);
+            (way.is_used(node, view.cluster) && !may_be_forced(node, view) && !disowned())
+                .then_some("while the node still has it")
         }
         CsiRequest::DeleteVolume(_) => {
             let mut ways = facts.volume(&call.driver, handle)?.ways.values();

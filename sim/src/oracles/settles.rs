@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
+use super::lapses::waits_for_the_stuck;
 use super::{Oracle, Party, Promise, Season, View, Violation};
 use crate::api::{Kind, ObjKey, fields};
 use crate::cluster::{Cluster, Liveness};
@@ -143,7 +144,7 @@ fn pods(cluster: &Cluster, found: &mut Vec<(String, String)>) {
         }
         let conditions = pod.status.iter().filter_map(|s| s.conditions.as_ref()).flatten();
         let ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
-        if !ready && !waits_for_another(cluster, pod) {
+        if !ready && !waits_for_another(cluster, pod) && !waits_for_the_stuck(pod, cluster) {
             let key = ObjKey::of(&pod.metadata);
             found.push((spelled(Kind::Pod, &key), format!("never becomes ready on {node}")));
         }

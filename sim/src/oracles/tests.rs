@@ -476,3 +476,51 @@ fn a_driver_that_does_not_start_is_missed() {
     });
     assert_eq!(found, ["driver-alive"]);
 }
+
+/// What is found when kubelet of `n1` unpublishes `v` from two paths at once.
+fn unpublished_at_once(one: &'static str, other: &'static str) -> Vec<&'static str> {
+    broken(async move |mut b| {
+        for path in [one, other] {
+            let unpublish = csi::NodeUnpublishVolumeRequest {
+                volume_id: "v".into(),
+                target_path: path.into(),
+            };
+            b.call("kubelet/n1", unpublish);
+        }
+        b
+    })
+}
+
+#[test]
+fn two_pods_are_unpublished_at_once_and_one_is_not() {
+    assert_eq!(unpublished_at_once("/a", "/b"), Vec::<&str>::new());
+    assert_eq!(unpublished_at_once("/a", "/a"), ["csi-by-the-cluster"]);
+}
+
+/// What is found when a publish fails so, then so, and kubelet unstages.
+fn unstaged_after(codes: [tonic::Code; 2]) -> Vec<&'static str> {
+    broken(async move |mut b| {
+        for code in codes {
+            let publish = csi::NodePublishVolumeRequest {
+                volume_id: "v".into(),
+                target_path: "/a".into(),
+                volume_capability: Some(capability(Mode::SingleNodeWriter)),
+                ..csi::NodePublishVolumeRequest::default()
+            };
+            b.ask("kubelet/n1", publish, Err(Status::new(code, "")));
+        }
+        let unstage = csi::NodeUnstageVolumeRequest {
+            volume_id: "v".into(),
+            staging_target_path: "/s".into(),
+        };
+        b.call("kubelet/n1", unstage);
+        b
+    })
+}
+
+#[test]
+fn what_failed_for_certain_need_not_be_unpublished() {
+    use tonic::Code::{Internal, Unavailable};
+    assert_eq!(unstaged_after([Unavailable, Internal]), Vec::<&str>::new());
+    assert_eq!(unstaged_after([Internal, Unavailable]), ["order"]);
+}
