@@ -130,6 +130,15 @@ impl OkMeansDone {
                     && !is_block(request.volume_capability.as_ref())
                     && let Some(machine) = view.cluster.machine(node)
                 {
+                    // It is a path to which the volume may be staged: a driver whose storage nobody sees may have nothing to mount there.
+                    let path = request.staging_target_path.as_str();
+                    let mounted = || {
+                        let mounts = machine.inventory().mounts;
+                        mounts.iter().any(|mount| mount.target.as_str() == path)
+                    };
+                    if !self.stored.contains(&*call.driver) && !mounted() {
+                        return;
+                    }
                     let key = (node.to_owned(), request.staging_target_path.clone());
                     self.staged.insert(key, (machine.boots(), request.volume_id.clone()));
                 }
