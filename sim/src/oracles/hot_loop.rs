@@ -10,7 +10,8 @@
 //! - The attach-detach controller repeats the patch of a node's `volumesAttached` that is refused in each pass, every 100 ms (`reconciler.go`: a failed
 //!   update flags the node again; fact sheet 4.3). Patches that are taken count.
 //! - An attach and a detach of a volume for one node have one key: each resets the back-off of the other (`nestedpendingoperations.go`: "previous operation
-//!   and new operation are different"). While both fail, its VolumeAttachment is deleted again at every turn.
+//!   and new operation are different"). While both fail, its VolumeAttachment is deleted again at every turn; while the API server refuses
+//!   both, in each pass.
 //! - So have a mount of a volume and its unmount from another pod (fact sheet 6.6; recorded in trace 18b: every 200 ms). What failed the other way since
 //!   counts from there.
 //!
@@ -45,6 +46,8 @@ const OFTEN: u32 = 40;
 pub(super) struct NoHotLoop {
     /// When counting began and how often it was done since, by what is done.
     counts: BTreeMap<u64, (Time, u32)>,
+    /// When an attachment of a volume was last refused by the API server, by process, verb and volume.
+    refused: BTreeMap<u64, Time>,
 }
 
 impl Oracle for NoHotLoop {
@@ -76,6 +79,7 @@ impl Oracle for NoHotLoop {
             }
             _ => return,
         };
+        let refused_both_ways = self.is_refused_both_ways(record);
         let (since, count) = self.counts.entry(key).or_insert((record.at, 0));
         if record.at.since(*since) > WINDOW {
             (*since, *count) = (record.at, 0);
@@ -86,7 +90,7 @@ impl Oracle for NoHotLoop {
         }
         if write
             .as_ref()
-            .is_some_and(|target| fails_to_attach_elsewhere(target, view))
+            .is_some_and(|target| refused_both_ways || fails_to_attach_elsewhere(target, view))
         {
             *count = 0;
             return;
@@ -117,6 +121,29 @@ impl Oracle for NoHotLoop {
 }
 
 impl NoHotLoop {
+    /// Whether the API server refuses this attach or detach, and the opposite of the same volume as well.
+    fn is_refused_both_ways(&mut self, record: &Record) -> bool {
+        let What::Write { write, before, result } = &record.what else {
+            return false;
+        };
+        let (object, opposite) = match &**write {
+            Write::Create(object) => (Some(object), "delete"),
+            Write::Delete(_) => (before.as_ref(), "create"),
+            _ => return false,
+        };
+        let Some(attachment) = object.and_then(|object| object.get::<VolumeAttachment>()) else {
+            return false;
+        };
+        if result.is_ok() {
+            return false;
+        }
+        let of = |verb| digest(&[&record.process, verb, fields::attachment_volume(attachment)]);
+        self.refused.insert(of(verb(write)), record.at);
+        self.refused
+            .get(&of(opposite))
+            .is_some_and(|at| record.at.since(*at) <= WINDOW)
+    }
+
     /// A call of kubelet failed: what it tries the other way with this volume need not wait.
     fn forget_the_other_way(&mut self, process: &str, request: &CsiRequest) {
         let other = match request {
