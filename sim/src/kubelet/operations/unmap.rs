@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pod:    Record ─► MapLink ─► PodLink ─► Call (NodeUnpublish) ─► gone
-//! device: Links ─pods are left: error
+//! device: Links ─► Behind ─a device is behind an entry: error
 //!           └► Staging ─missing: skipped silently──────────────┐
 //!                 └► Query ─► Call (NodeUnstage) ─► Unstaged ──┴► PublishDir ─► RecordFile ─► Data ─► Map ─► Directory ─► gone
 //! ```
@@ -117,6 +117,7 @@ impl Unmap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeviceStep {
     Links,
+    Behind,
     Staging,
     Query,
     Call,
@@ -134,6 +135,8 @@ pub struct UnmapDevice {
     volume: VolumeName,
     spec: Arc<VolumeSpec>,
     step: DeviceStep,
+    /// The pods that have an entry in the map and were not looked at yet.
+    entries: Vec<String>,
     deadline: Time,
 }
 
@@ -144,6 +147,7 @@ impl UnmapDevice {
             volume: volume.clone(),
             spec: Arc::clone(spec),
             step: DeviceStep::Links,
+            entries: Vec::new(),
             deadline: Time::ZERO,
         }
     }
@@ -155,6 +159,11 @@ impl UnmapDevice {
         let remove = |directory| Effect::Machine(MachineOp::RemoveDir(directory));
         match self.step {
             DeviceStep::Links => Effect::Machine(MachineOp::ListDir(paths.device_map(name))),
+            DeviceStep::Behind => {
+                let uid = self.entries.last().map_or("", String::as_str);
+                let published = format!("{}/{uid}", paths.device_publish_dir(name));
+                Effect::Machine(MachineOp::Stat(published))
+            }
             DeviceStep::Staging => Effect::Machine(MachineOp::Stat(paths.staging(&self.spec))),
             DeviceStep::Query => csi_client::ask(&self.spec.driver, left),
             DeviceStep::Call => {
@@ -168,21 +177,41 @@ impl UnmapDevice {
             DeviceStep::PublishDir => remove(paths.device_publish_dir(name)),
             DeviceStep::RecordFile => Effect::Machine(MachineOp::RemoveFile(record_in(&paths.device_data(name)))),
             DeviceStep::Data => remove(paths.device_data(name)),
-            DeviceStep::Map => remove(paths.device_map(name)),
+            DeviceStep::Map => Effect::Machine(MachineOp::RemoveAll(paths.device_map(name))),
             DeviceStep::Directory => remove(paths.device_dir(name)),
         }
+    }
+
+    /// No pod has the device any more.
+    fn unused(&self, turn: &mut Turn<'_>) -> DeviceStep {
+        turn.memory.actual.device_unmount_failed(&self.volume);
+        DeviceStep::Staging
     }
 
     /// What came of it.
     pub fn learn(&mut self, turn: &mut Turn<'_>, outcome: &Outcome) -> Progress {
         self.step = match self.step {
             DeviceStep::Links => match outcome.machine() {
-                Ok(MachineAnswer::Names(names)) if !names.is_empty() => return Progress::Over(Ended::Failed),
-                Ok(_) | Err(MachineError::Missing(_)) => {
-                    turn.memory.actual.device_unmount_failed(&self.volume);
-                    DeviceStep::Staging
+                Ok(MachineAnswer::Names(names)) if !names.is_empty() => {
+                    self.entries.clone_from(names);
+                    DeviceStep::Behind
                 }
+                Ok(_) | Err(MachineError::Missing(_)) => self.unused(turn),
                 Err(_) => return Progress::Over(Ended::Failed),
+            },
+            // What a reboot left in the map has no device behind it and is no reference (`GetDeviceBindMountRefs`).
+            DeviceStep::Behind => match outcome.machine() {
+                Ok(MachineAnswer::Path(PathKind::Device | PathKind::MountPoint)) => {
+                    return Progress::Over(Ended::Failed);
+                }
+                _ => {
+                    self.entries.pop();
+                    if self.entries.is_empty() {
+                        self.unused(turn)
+                    } else {
+                        DeviceStep::Behind
+                    }
+                }
             },
             DeviceStep::Staging => match outcome.machine() {
                 Ok(MachineAnswer::Path(PathKind::Missing)) => DeviceStep::PublishDir,

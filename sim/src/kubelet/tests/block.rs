@@ -84,18 +84,33 @@ fn without_its_staging_directory_a_device_is_not_unstaged() {
     assert!(bench.in_use().is_empty());
 }
 
-#[test]
-fn a_link_of_another_pod_keeps_the_device() {
+/// A bench on which another pod has an entry in the map of the device, and the pod that used it is deleted.
+fn linked_to_another(has_the_device: bool) -> Bench {
     let (mut bench, _) = mapped();
-    bench
-        .node
-        .links
-        .insert(format!("{DEVICES}/pvc-b/dev/other"), "somewhere".into());
+    let entry = format!("{DEVICES}/pvc-b/dev/other");
+    bench.node.links.insert(entry, "somewhere".into());
+    if has_the_device {
+        let published = format!("{DEVICES}/publish/pvc-b/other");
+        bench.node.mounts.insert(published, "a device".into());
+    }
     bench.forget();
     bench.delete_pod("web", None);
     bench.run_ms(15_000);
+    bench
+}
+
+#[test]
+fn a_link_of_another_pod_keeps_the_device() {
+    let bench = linked_to_another(true);
     assert_eq!(bench.life(), ["NodeUnpublishVolume"]);
     assert_eq!(bench.in_use().len(), 1);
+}
+
+#[test]
+fn a_link_that_a_reboot_left_keeps_no_device() {
+    let bench = linked_to_another(false);
+    assert_eq!(bench.life(), ["NodeUnpublishVolume", "NodeUnstageVolume"]);
+    assert!(bench.in_use().is_empty());
 }
 
 #[test]
