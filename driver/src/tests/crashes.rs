@@ -636,7 +636,7 @@ async fn a_write_that_fails_once_is_survived_without_a_restart() {
 /// Two writes fail, in two calls: what is answered then is what the disk holds, not what memory had before.
 #[tokio::test]
 async fn nothing_is_answered_from_memory_while_the_disk_is_unknown() {
-    for (first, second) in (1..=26).flat_map(|first| (1..=26).map(move |second| (first, second))) {
+    for (first, second) in (1..=26).flat_map(|first| (1..=26).step_by(5).map(move |second| (first, second))) {
         let mut rig = Rig::new(Config::default());
         let driver = rig.start().await;
         call!(driver.controller.create_volume(create("v"))).unwrap();
