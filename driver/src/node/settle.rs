@@ -3,6 +3,9 @@
 //! Leftovers of staging and publishing are undone: nobody was told that they succeeded. Leftovers of unstaging and
 //! unpublishing are finished. Either way that is the same: take down what is up, remove what was made, forget.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tonic::Status;
 
 use super::Core;
@@ -12,9 +15,14 @@ use crate::records::{PublicationPhase, StagedPhase, StagedRecord, TargetRecord};
 use crate::refuse;
 use crate::units::{HostPath, VolumeId};
 
+/// The pause before a leftover is tried again; it doubles up to the second value.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
 impl Core {
-    /// Settles every leftover, then drops what a reboot has undone. What fails now is settled when a call touches it.
-    pub(super) async fn settle_all(&self) {
+    /// Settles every leftover, then drops what a reboot has undone. What fails now is tried again in the background: kubelet may have nothing more to ask
+    /// about the volume, and as long as it is up here nobody can delete it.
+    pub(super) async fn settle_all(self: &Arc<Self>) {
         if self.has(Quirk::RestartBreaksExpand) {
             self.lose_devices();
         }
@@ -26,14 +34,33 @@ impl Core {
             volumes
         });
         for volume in volumes {
-            let result = async {
-                self.settle_volume(&volume).await?;
-                self.drop_what_is_gone(&volume).await
-            };
-            if let Err(status) = result.await {
+            if let Err(status) = self.settle_after_start(&volume).await {
                 tracing::warn!(%volume, "an unfinished operation is not settled yet: {}", status.message());
+                self.settle_later(volume);
             }
         }
+    }
+
+    async fn settle_after_start(&self, volume: &VolumeId) -> Result<(), Status> {
+        self.settle_volume(volume).await?;
+        self.drop_what_is_gone(volume).await
+    }
+
+    fn settle_later(self: &Arc<Self>, volume: VolumeId) {
+        let core = Arc::clone(self);
+        self.runtime.spawn(Box::pin(async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                core.runtime.sleep(pause).await;
+                pause = LONGEST_PAUSE.min(pause * 2);
+                let Ok(_pass) = core.gate.alone(&volume) else {
+                    continue;
+                };
+                if core.settle_after_start(&volume).await.is_ok() {
+                    return;
+                }
+            }
+        }));
     }
 
     /// Brings a volume to rest. The caller holds it alone.

@@ -55,7 +55,7 @@ pub struct Volume {
     pub name: Option<String>,
     /// Whether one node at a time may use it, as far as its access modes were seen.
     pub single_node: Option<bool>,
-    /// DeleteVolume was sent.
+    /// DeleteVolume was sent, and CreateVolume has not handed it out since.
     pub delete_asked: bool,
     /// Its ways to nodes.
     pub ways: BTreeMap<String, Way>,
@@ -457,10 +457,15 @@ impl Facts {
 
     fn created(&mut self, call: &Call, request: &csi::CreateVolumeRequest, reply: &csi::CreateVolumeResponse) {
         let Some(made) = &reply.volume else { return };
+        // A deletion that is under way may come after this answer.
+        let is_going = self.open.values().any(|open| {
+            open.call.driver == call.driver
+                && matches!(&open.call.request, CsiRequest::DeleteVolume(r) if r.volume_id == made.volume_id)
+        });
         let driver = self.driver_mut(&call.driver);
         let volume = driver.volumes.entry(made.volume_id.clone()).or_default();
         volume.name = Some(request.name.clone());
-        volume.delete_asked = false;
+        volume.delete_asked &= is_going;
         volume.single_node = Some(!request.volume_capabilities.iter().any(is_multi_node));
     }
 

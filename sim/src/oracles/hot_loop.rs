@@ -13,7 +13,7 @@
 //!   and new operation are different"). While both fail, its VolumeAttachment is deleted again at every turn; while the API server refuses
 //!   both, in each pass.
 //! - So have a mount of a volume and its unmount from another pod (fact sheet 6.6; recorded in trace 18b: every 200 ms). What failed the other way since
-//!   counts from there.
+//!   counts from there. A pod that waits for a ReadWriteOncePod volume of another pod fails without a call to the driver, at every turn.
 //!
 //! *Mutant*: `no-back-off` (S04), `own-errors-wake-it` (S44).
 
@@ -21,9 +21,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Oracle, Party, Promise, Season, View, Violation};
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
-use crate::api::{Edit, Kind, ObjectRef, Write, fields};
+use crate::api::{Edit, Kind, ObjKey, ObjectRef, Write, fields};
 use crate::link::{Call, CsiRequest};
 use crate::runtime::Time;
 use crate::trace::{Record, What};
@@ -91,6 +92,12 @@ impl Oracle for NoHotLoop {
         if write
             .as_ref()
             .is_some_and(|target| refused_both_ways || fails_to_attach_elsewhere(target, view))
+        {
+            *count = 0;
+            return;
+        }
+        if let What::Call { call, .. } = &record.what
+            && keeps_another_pod_out(call, &record.process, view)
         {
             *count = 0;
             return;
@@ -181,6 +188,31 @@ fn fails_to_attach_elsewhere(target: &ObjectRef, view: &View<'_>) -> bool {
         let fails = other.status.as_ref().is_some_and(|s| s.attach_error.is_some());
         fails && fields::attachment_volume(other) == volume && other.spec.node_name != leaving.spec.node_name
     })
+}
+
+/// Whether kubelet takes a volume for one pod from a pod, and another pod of its node waits for it.
+fn keeps_another_pod_out(call: &Call, process: &str, view: &View<'_>) -> bool {
+    let (Some(node), Some(handle)) = (process.strip_prefix("kubelet/"), call.request.volume_id()) else {
+        return false;
+    };
+    let mut volumes = view.cluster.api().list::<PersistentVolume>();
+    let volume = volumes.find(|volume| fields::volume_handle(volume) == Some((&*call.driver, handle)));
+    let Some(volume) = volume.filter(|volume| {
+        fields::volume_modes(volume)
+            .iter()
+            .any(|mode| mode == "ReadWriteOncePod")
+    }) else {
+        return false;
+    };
+    let claim = fields::volume_claim_key(volume);
+    let waits = |pod: &Pod| {
+        let namespace = fields::namespace(&pod.metadata);
+        let mut claims = fields::pod_claims(pod);
+        fields::pod_node(pod) == node
+            && !fields::is_deleting(&pod.metadata)
+            && claims.any(|of| Some(ObjKey::new(namespace, of.claim.as_ref())) == claim)
+    };
+    matches!(call.request, CsiRequest::NodeUnpublishVolume(_)) && view.cluster.api().list::<Pod>().any(|pod| waits(pod))
 }
 
 fn is_question(call: &Call) -> bool {

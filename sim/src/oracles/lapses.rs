@@ -1,7 +1,7 @@
 //! Where Kubernetes itself loses count of what is attached and used. What it does then is no violation.
 //!
-//! An attachment is *uncertain*, and the attach-detach controller attaches elsewhere in spite of it, when an attach or detach operation failed, or when it
-//! starts and no node's status names it (*Source*: Kubernetes 1.36, attach-detach controller: `processVolumeAttachments`, `isMultiAttachForbidden` over
+//! An attachment is *uncertain*, and the attach-detach controller attaches elsewhere in spite of it, when an attach or detach operation failed (also because
+//! the API server did not take the deletion of the VolumeAttachment), or when it starts and no node's status names it (*Source*: Kubernetes 1.36, attach-detach controller: `processVolumeAttachments`, `isMultiAttachForbidden` over
 //! `GetNodesForAttachedVolume`; `k8s-storage-facts.md` 4.3, 4.7).
 //!
 //! A kubelet whose informer stands still takes an old `volumesInUse` of its Node for what it has reported: nothing differs, so nothing is written, and it
@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
-use crate::api::{ObjKey, Object, fields};
+use crate::api::{ObjKey, Object, Write, fields};
 use crate::cluster::Cluster;
 use crate::host::Machine;
 use crate::kubelet::paths::VolumeRecord;
@@ -61,6 +61,13 @@ impl Lapses {
                 if let Some(node) = record.process.strip_prefix("kubelet/") {
                     self.forget(node, cluster);
                 }
+            }
+            What::Write {
+                write,
+                before: Some(Object::VolumeAttachment(attachment)),
+                result: Err(_),
+            } if *record.process == *CONTROLLER && matches!(&**write, Write::Delete(_)) => {
+                self.uncertain.extend(unnamed(attachment, cluster));
             }
             What::Write {
                 result: Ok(written), ..
