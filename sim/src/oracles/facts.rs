@@ -57,6 +57,8 @@ pub struct Volume {
     pub single_node: Option<bool>,
     /// DeleteVolume was sent, and CreateVolume has not handed it out since.
     pub delete_asked: bool,
+    /// Calls of DeleteVolume that were not answered: they may come after any answer that is given meanwhile, also if their caller is dead.
+    going: u32,
     /// Its ways to nodes.
     pub ways: BTreeMap<String, Way>,
 }
@@ -233,6 +235,9 @@ impl Facts {
             }
             What::Reply { id, call, result, .. } => {
                 let before = self.open.remove(id).map_or(State::Maybe, |open| open.before);
+                if let (CsiRequest::DeleteVolume(_), Some(volume)) = (&call.request, self.volume_mut(call)) {
+                    volume.going = volume.going.saturating_sub(1);
+                }
                 match result {
                     Ok(reply) => self.granted(&record.process, call, reply),
                     Err(status) => self.refused(&record.process, call, status.code(), before),
@@ -363,6 +368,7 @@ impl Facts {
             CsiRequest::DeleteVolume(_) => {
                 if let Some(volume) = self.volume_mut(call) {
                     volume.delete_asked = true;
+                    volume.going += 1;
                 }
                 return State::Maybe;
             }
@@ -457,15 +463,10 @@ impl Facts {
 
     fn created(&mut self, call: &Call, request: &csi::CreateVolumeRequest, reply: &csi::CreateVolumeResponse) {
         let Some(made) = &reply.volume else { return };
-        // A deletion that is under way may come after this answer.
-        let is_going = self.open.values().any(|open| {
-            open.call.driver == call.driver
-                && matches!(&open.call.request, CsiRequest::DeleteVolume(r) if r.volume_id == made.volume_id)
-        });
         let driver = self.driver_mut(&call.driver);
         let volume = driver.volumes.entry(made.volume_id.clone()).or_default();
         volume.name = Some(request.name.clone());
-        volume.delete_asked &= is_going;
+        volume.delete_asked &= volume.going > 0;
         volume.single_node = Some(!request.volume_capabilities.iter().any(is_multi_node));
     }
 

@@ -58,7 +58,7 @@ impl Oracle for NoHotLoop {
 
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {
         let (key, write) = match &record.what {
-            What::Call { call, .. } if !is_question(call) => {
+            What::Call { call, .. } if !is_question(call) && !keeps_another_pod_out(call, &record.process, view) => {
                 let about = call.request.volume_id().unwrap_or_else(|| name(&call.request));
                 (digest(&[&record.process, call.request.method(), about]), None)
             }
@@ -92,12 +92,6 @@ impl Oracle for NoHotLoop {
         if write
             .as_ref()
             .is_some_and(|target| refused_both_ways || fails_to_attach_elsewhere(target, view))
-        {
-            *count = 0;
-            return;
-        }
-        if let What::Call { call, .. } = &record.what
-            && keeps_another_pod_out(call, &record.process, view)
         {
             *count = 0;
             return;
@@ -192,7 +186,10 @@ fn fails_to_attach_elsewhere(target: &ObjectRef, view: &View<'_>) -> bool {
 
 /// Whether kubelet takes a volume for one pod from a pod, and another pod of its node waits for it.
 fn keeps_another_pod_out(call: &Call, process: &str, view: &View<'_>) -> bool {
-    let (Some(node), Some(handle)) = (process.strip_prefix("kubelet/"), call.request.volume_id()) else {
+    let CsiRequest::NodeUnpublishVolume(request) = &call.request else {
+        return false;
+    };
+    let (Some(node), handle) = (process.strip_prefix("kubelet/"), request.volume_id.as_str()) else {
         return false;
     };
     let mut volumes = view.cluster.api().list::<PersistentVolume>();
@@ -209,10 +206,10 @@ fn keeps_another_pod_out(call: &Call, process: &str, view: &View<'_>) -> bool {
         let namespace = fields::namespace(&pod.metadata);
         let mut claims = fields::pod_claims(pod);
         fields::pod_node(pod) == node
-            && !fields::is_deleting(&pod.metadata)
+            && !request.target_path.contains(fields::uid(&pod.metadata))
             && claims.any(|of| Some(ObjKey::new(namespace, of.claim.as_ref())) == claim)
     };
-    matches!(call.request, CsiRequest::NodeUnpublishVolume(_)) && view.cluster.api().list::<Pod>().any(|pod| waits(pod))
+    view.cluster.api().list::<Pod>().any(|pod| waits(pod))
 }
 
 fn is_question(call: &Call) -> bool {

@@ -35,6 +35,9 @@ pub(super) struct OkMeansDone {
     stored: BTreeSet<String>,
     /// Where volumes are staged, and in which boot of the machine, by node and staging path.
     staged: BTreeMap<(String, String), (u64, String)>,
+    /// Calls of CreateVolume and DeleteVolume that are under way, by number, and the volumes whose deletion was asked for, or which were handed out, meanwhile:
+    /// of these a late answer says nothing.
+    racing: BTreeMap<u64, BTreeSet<String>>,
 }
 
 impl Oracle for OkMeansDone {
@@ -58,6 +61,7 @@ impl Oracle for OkMeansDone {
 
     fn look(&mut self, record: &Record, view: &View<'_>, found: &mut Vec<Violation>) {
         self.learn(record, view);
+        let overtaken = self.overtaken(record);
         let What::Reply {
             call,
             result: Ok(reply),
@@ -66,7 +70,7 @@ impl Oracle for OkMeansDone {
         else {
             return;
         };
-        let wrong = if self.stored.contains(&*call.driver) {
+        let wrong = if self.stored.contains(&*call.driver) && !overtaken {
             in_storage(call, reply, view)
         } else {
             None
@@ -119,6 +123,44 @@ impl Oracle for OkMeansDone {
 }
 
 impl OkMeansDone {
+    /// Whether this is an answer about a volume that another call has deleted or made meanwhile.
+    fn overtaken(&mut self, record: &Record) -> bool {
+        match &record.what {
+            What::Call { id, call } => {
+                let handle = match &call.request {
+                    CsiRequest::CreateVolume(_) => None,
+                    CsiRequest::DeleteVolume(request) => Some(&request.volume_id),
+                    _ => return false,
+                };
+                for volumes in self.racing.values_mut() {
+                    volumes.extend(handle.cloned());
+                }
+                self.racing.insert(*id, BTreeSet::new());
+                false
+            }
+            What::Reply { id, call, result, .. } => {
+                let Some(volumes) = self.racing.remove(id) else {
+                    return false;
+                };
+                let handle = match (&call.request, result) {
+                    (CsiRequest::DeleteVolume(request), _) => request.volume_id.clone(),
+                    (_, Ok(CsiReply::CreateVolume(reply))) => match &reply.volume {
+                        Some(volume) => volume.volume_id.clone(),
+                        None => return false,
+                    },
+                    _ => return false,
+                };
+                if matches!(call.request, CsiRequest::CreateVolume(_)) {
+                    for volumes in self.racing.values_mut() {
+                        volumes.insert(handle.clone());
+                    }
+                }
+                volumes.contains(&handle)
+            }
+            _ => false,
+        }
+    }
+
     /// Notes what is staged from now on, and what not.
     fn learn(&mut self, record: &Record, view: &View<'_>) {
         let Some(node) = node_of(&record.process) else { return };

@@ -19,7 +19,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 use super::{Options, Player};
-use crate::api::{Kind, ObjKey, Object};
+use crate::api::{Kind, ObjKey, Object, fields};
 use crate::cluster::Cluster;
 use crate::oracles::{
     keeps_to_what_is_allocated, settles_violation, unsettled, waits_for_another, waits_for_the_stuck,
@@ -127,11 +127,41 @@ impl Player<'_> {
                 };
                 self.comes_true(&Condition::Object(gone)).await
             }
-            Step::Write(_) | Step::Verify(_) => self.again(step).await,
+            Step::Write(_) | Step::Verify(_) if !self.is_given_up(nth, step) => self.again(step).await,
             _ => Ok(()),
         };
         if let Err(why) = reached {
             self.missed(&format!("step {} ({}) does not come true: {why}", nth + 1, step.verb()));
+        }
+    }
+
+    /// Whether a step is about a pod that was lost while the scenario's own deletion of its claim waited for it: the claim went, and no pod gets it any more.
+    fn is_given_up(&self, nth: usize, step: &Step) -> bool {
+        let (name, namespace) = match step {
+            Step::Write(write) => (&write.pod, &write.namespace),
+            Step::Verify(verify) => (&verify.pod, &verify.namespace),
+            _ => return false,
+        };
+        let namespace = namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+        let deleted = |claim: &str| {
+            self.scenario.steps[..nth].iter().any(|step| match step {
+                Step::Delete(delete) => {
+                    delete.target.kind.0 == Kind::PersistentVolumeClaim && delete.target.name.as_deref() == Some(claim)
+                }
+                _ => false,
+            })
+        };
+        let gone = |claim: &str| {
+            let key = ObjKey::new(namespace, claim);
+            self.cluster.object(Kind::PersistentVolumeClaim, &key).is_none()
+        };
+        match self
+            .wanted
+            .get(&ObjKey::new(namespace, name.as_str()))
+            .map(|manifest| &manifest.object)
+        {
+            Some(Object::Pod(pod)) => fields::pod_claims(pod).any(|of| deleted(&of.claim) && gone(&of.claim)),
+            _ => false,
         }
     }
 
