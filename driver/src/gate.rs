@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use tonic::Status;
@@ -14,6 +15,10 @@ use tracing::{Instrument, Span};
 
 use crate::runtime::Runtime;
 use crate::units::{GroupId, NodeId, SnapshotId, VolumeId};
+
+/// The pause before a leftover is tried again; it doubles up to the second value.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Something that one operation at a time works on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +92,22 @@ impl Gate {
     /// As [`Gate::enter`].
     pub(crate) fn alone(&self, volume: &VolumeId) -> Result<Pass, Status> {
         self.enter(&[(Subject::Volume(volume.clone()), Hold::Alone)])
+    }
+
+    /// Settles a leftover that nobody may ask about again: tries after a while, and again, until it rests.
+    pub(crate) async fn settle<F>(&self, subjects: &[(Subject, Hold)], runtime: &dyn Runtime, settle: impl Fn() -> F)
+    where
+        F: Future<Output = Result<(), Status>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            runtime.sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+            let Ok(_pass) = self.enter(subjects) else { continue };
+            if settle().await.is_ok() {
+                return;
+            }
+        }
     }
 }
 

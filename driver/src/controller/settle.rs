@@ -19,10 +19,6 @@ use crate::records::{PublicationPhase, SnapshotPhase, VolumePhase, VolumeRecord}
 use crate::refuse;
 use crate::units::{Bytes, GroupId, NodeId, SnapshotId, VolumeId};
 
-/// The pause before a leftover is tried again; it doubles up to the second value.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-
 /// Something that is not at rest.
 #[derive(Clone, Debug)]
 pub(super) enum Leftover {
@@ -317,17 +313,8 @@ impl Core {
         let core = Arc::clone(self);
         let subjects = self.ledger.read(|tables| leftover.subjects(tables));
         self.runtime.spawn(Box::pin(async move {
-            let mut pause = FIRST_PAUSE;
-            loop {
-                core.runtime.sleep(pause).await;
-                pause = LONGEST_PAUSE.min(pause * 2);
-                let Ok(_pass) = core.gate.enter(&subjects) else {
-                    continue;
-                };
-                if core.settle(&leftover).await.is_ok() {
-                    return;
-                }
-            }
+            let settle = || core.settle(&leftover);
+            core.gate.settle(&subjects, &*core.runtime, settle).await;
         }));
     }
 }

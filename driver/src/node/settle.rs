@@ -4,20 +4,16 @@
 //! unpublishing are finished. Either way that is the same: take down what is up, remove what was made, forget.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tonic::Status;
 
 use super::Core;
+use crate::gate::{Hold, Subject};
 use crate::host::PathKind;
 use crate::quirk::Quirk;
 use crate::records::{PublicationPhase, StagedPhase, StagedRecord, TargetRecord};
 use crate::refuse;
 use crate::units::{HostPath, VolumeId};
-
-/// The pause before a leftover is tried again; it doubles up to the second value.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 impl Core {
     /// Settles every leftover, then drops what a reboot has undone. What fails now is tried again in the background: kubelet may have nothing more to ask
@@ -49,17 +45,9 @@ impl Core {
     fn settle_later(self: &Arc<Self>, volume: VolumeId) {
         let core = Arc::clone(self);
         self.runtime.spawn(Box::pin(async move {
-            let mut pause = FIRST_PAUSE;
-            loop {
-                core.runtime.sleep(pause).await;
-                pause = LONGEST_PAUSE.min(pause * 2);
-                let Ok(_pass) = core.gate.alone(&volume) else {
-                    continue;
-                };
-                if core.settle_after_start(&volume).await.is_ok() {
-                    return;
-                }
-            }
+            let alone = [(Subject::Volume(volume.clone()), Hold::Alone)];
+            let settle = || core.settle_after_start(&volume);
+            core.gate.settle(&alone, &*core.runtime, settle).await;
         }));
     }
 

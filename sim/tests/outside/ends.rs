@@ -106,10 +106,9 @@ fn nothing_survives_an_interrupt_or_a_kill() {
 
 #[test]
 fn what_is_killed_with_all_its_agents_the_next_command_clears_away() {
-    let Some(driver) = driver() else { return };
-    if !is_root() {
+    let (Some(driver), true) = (driver(), is_root()) else {
         return;
-    }
+    };
     let place = Place::new();
     let profile = place.profile(&driver, "loop", XFS.0, XFS.1);
     let scenario = "scenarios/lifecycle/an-hour-in-use.yaml";

@@ -40,10 +40,9 @@ fn the_library_holds_around_the_reference_driver_with_memory() {
 
 #[test]
 fn the_library_holds_around_the_reference_driver_with_loop_devices() {
-    let Some(driver) = driver() else { return };
-    if !is_root() {
+    let (Some(driver), true) = (driver(), is_root()) else {
         return;
-    }
+    };
     let place = Place::new();
     let profile = place.profile(&driver, "loop", XFS.0, XFS.1);
     let (played, mark) = marked(&["run", "--driver", &profile, "scenarios"]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{BoxFuture, Shared};
+use futures::future::{BoxFuture, Shared, join_all};
 use tonic::transport::{Channel, Endpoint};
 use wavetank_agent::wire::{Answer, Ask};
 use wavetank_proto::csi::v1 as csi;
@@ -26,6 +26,10 @@ use crate::link::layers::Sleeper;
 const TRY: Duration = Duration::from_millis(5);
 /// How long it is tried before its process is looked at.
 const TRIES: Duration = Duration::from_millis(200);
+/// How long, in real time, a call waits for those of other methods that were sent before it.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// How long for those of its own method.
+const LEAD: Duration = Duration::from_millis(5);
 /// How long after its death a driver's socket may have heirs.
 const HEIRS: Duration = Duration::from_secs(2);
 
@@ -51,13 +55,33 @@ struct Flights {
 }
 
 /// A call that a driver works on in real time, until this is dropped.
-pub(super) struct Flight(Arc<Flights>);
+pub(super) struct Flight {
+    flights: Arc<Flights>,
+    /// Canceled by the drop: those who wait for it see that it is over.
+    _lands: oneshot::Sender<()>,
+    /// The calls that were sent before this one: of other methods, and of its own.
+    others: Vec<Landed>,
+    kin: Vec<Landed>,
+}
+
+/// Completes when a call is over in real time.
+type Landed = Shared<oneshot::Receiver<()>>;
+
+impl Flight {
+    /// Keeps the order of the run, which would else be that of the driver's threads: lets earlier calls of other methods be answered, if the driver is quick, and
+    /// those of its own reach the driver. So a duplicate meets the call that it doubles, and a deletion comes after the creation that was sent before it.
+    pub(super) async fn queue(&mut self) {
+        // A slow driver gets the opposite call while it works, as it would in a cluster.
+        let _ = tokio::time::timeout(HEAD_START, join_all(std::mem::take(&mut self.others))).await;
+        let _ = tokio::time::timeout(LEAD, join_all(std::mem::take(&mut self.kin))).await;
+    }
+}
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.flights.count.lock().unwrap_or_else(PoisonError::into_inner);
         *count = count.saturating_sub(1);
-        self.0.landed.notify_all();
+        self.flights.landed.notify_all();
     }
 }
 
@@ -93,11 +117,6 @@ impl Run {
             booted: Mutex::default(),
             flights: Arc::default(),
         }
-    }
-
-    fn takes_off(&self) -> Flight {
-        *self.flights.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Flight(Arc::clone(&self.flights))
     }
 
     /// Until drivers have done in real time whatever they were asked: who looks at what they hold must not see how far they are just now.
@@ -394,6 +413,8 @@ struct State {
     /// Calls sent so far, by method.
     sent: BTreeMap<&'static str, u64>,
     under_way: BTreeMap<&'static str, usize>,
+    /// Calls that are out in real time.
+    flying: Vec<(&'static str, Landed)>,
 }
 
 /// One life of a process: from its answer to the first connection until it is killed.
@@ -448,8 +469,20 @@ impl Process {
     }
 
     /// A call goes out to it in real time.
-    pub(super) fn takes_off(&self) -> Flight {
-        self.run.takes_off()
+    pub(super) fn takes_off(&self, method: &'static str) -> Flight {
+        let flights = Arc::clone(&self.run.flights);
+        *flights.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let (lands, landed) = oneshot::channel();
+        let flying = &mut self.state().flying;
+        flying.retain(|(_, landed)| landed.clone().now_or_never().is_none());
+        let (kin, others): (Vec<_>, Vec<_>) = flying.iter().cloned().partition(|(other, _)| *other == method);
+        flying.push((method, landed.shared()));
+        Flight {
+            flights,
+            _lands: lands,
+            others: others.into_iter().map(|(_, landed)| landed).collect(),
+            kin: kin.into_iter().map(|(_, landed)| landed).collect(),
+        }
     }
 
     pub(super) fn departs(&self, method: &'static str) {

@@ -55,7 +55,7 @@ impl Service<http::Request<Body>> for Wire {
         request.headers_mut().remove("grpc-timeout");
         let (answer, answered) = channel();
         let patience = self.process.patience();
-        let flight = self.process.takes_off();
+        let flight = self.process.takes_off(self.method);
         self.process
             .threads()
             .spawn(carry(life.channel, request, patience, answer, flight));
@@ -85,8 +85,9 @@ async fn carry(
     request: http::Request<Body>,
     patience: Duration,
     answer: Sender<Back>,
-    flight: Flight,
+    mut flight: Flight,
 ) {
+    flight.queue().await;
     let exchange = async {
         let channel = channel.ready().await.map_err(|error| spell(&error))?;
         let response = channel.call(request).await.map_err(|error| spell(&error))?;
