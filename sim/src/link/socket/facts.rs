@@ -15,7 +15,8 @@ use wavetank_proto::csi::v1::plugin_capability::service::Type as Service;
 use wavetank_proto::csi::v1::{controller_service_capability, node_service_capability, plugin_capability};
 
 use super::Outside;
-use super::run::{Process, Run};
+use super::process::Process;
+use super::run::Run;
 
 /// What a driver said when it was asked once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

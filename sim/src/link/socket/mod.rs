@@ -16,9 +16,11 @@
 mod applies;
 mod around;
 mod facts;
+mod flights;
 mod ground;
 mod machine;
 mod names;
+mod process;
 mod profile;
 mod run;
 mod tenure;
@@ -36,9 +38,10 @@ pub use around::Around;
 pub use facts::{Facts, scratch};
 pub use ground::{Ground, Here, Place, Powered, Way};
 pub use machine::OutsideMachine;
+pub use process::Process;
+pub(super) use process::last_words;
 pub use profile::{AccessMode, PLACEHOLDERS, ProcessShape, Profile, ProfileError, schema};
-pub(super) use run::last_words;
-pub use run::{Process, Run};
+pub use run::Run;
 pub use wavetank_agent::Program;
 pub use wire::Wire;
 

@@ -15,7 +15,8 @@ use tonic::body::Body;
 use tonic::transport::Channel;
 use tower::{Service, ServiceExt};
 
-use super::run::{Flight, Process};
+use super::flights::Flight;
+use super::process::Process;
 use crate::link::inproc::DISCONNECTED;
 use crate::link::layers::Sleeper;
 
