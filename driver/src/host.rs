@@ -185,6 +185,21 @@ pub struct MountEntry {
     pub access: Access,
 }
 
+impl MountEntry {
+    /// What is seen there, as findmnt writes it: a device or the name of a file system, and in brackets which directory of it if that is not the whole.
+    /// Kubelet takes two mounts that show the same for references of each other (`SearchMountPoints` in mount-utils: device number and root).
+    pub fn shown(&self) -> String {
+        let whole = self.root == "/";
+        match &self.source {
+            MountSource::Device(device) => device.to_string(),
+            MountSource::FileSystem(device) if whole => device.to_string(),
+            MountSource::FileSystem(device) => format!("{device}[{}]", self.root),
+            MountSource::Other(name) if whole => name.clone(),
+            MountSource::Other(name) => format!("{name}[{}]", self.root),
+        }
+    }
+}
+
 /// Room and inodes of a mounted file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FsUsage {

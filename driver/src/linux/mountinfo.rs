@@ -11,7 +11,7 @@ pub(super) fn parse(text: &str) -> Vec<(u64, MountEntry)> {
 fn line(line: &str) -> Option<(u64, MountEntry)> {
     let (left, right) = line.split_once(" - ")?;
     let mut left = left.split(' ');
-    let (number, _parent, _device) = (left.next()?.parse().ok()?, left.next()?, left.next()?);
+    let (number, _parent, device) = (left.next()?.parse().ok()?, left.next()?, left.next()?);
     let root = unescape(left.next()?);
     let target = HostPath::parse(&unescape(left.next()?)).ok()?;
     let options = left.next()?;
@@ -27,7 +27,7 @@ fn line(line: &str) -> Option<(u64, MountEntry)> {
         .collect();
     flags.dedup();
     let entry = MountEntry {
-        source: behind(fs, &root, source),
+        source: behind(fs, device, &root, source),
         root,
         target,
         fs: fs.to_owned(),
@@ -38,7 +38,7 @@ fn line(line: &str) -> Option<(u64, MountEntry)> {
 }
 
 /// A bind of a device node shows the file system that holds the node, with the node as its root.
-fn behind(fs: &str, root: &str, source: String) -> MountSource {
+fn behind(fs: &str, number: &str, root: &str, source: String) -> MountSource {
     // So it is written when the node is gone.
     let root = root.trim_end_matches("//deleted");
     if matches!(fs, "devtmpfs" | "tmpfs") && ["/loop", "/dm-", "/vd"].iter().any(|name| root.starts_with(name)) {
@@ -47,7 +47,8 @@ fn behind(fs: &str, root: &str, source: String) -> MountSource {
     if source.starts_with("/dev/") {
         return MountSource::FileSystem(DevicePath::new(source));
     }
-    MountSource::Other(fs.to_owned())
+    // Without the number any two of them would be the same.
+    MountSource::Other(format!("{fs} {number}"))
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
@@ -91,7 +92,23 @@ mod tests {
         assert_eq!(entries[0].source, MountSource::FileSystem("/dev/loop3".into()));
         assert_eq!(entries[0].flags, ["noatime", "attr2"]);
         assert_eq!(entries[1].source, MountSource::Device("/dev/loop4".into()));
-        assert_eq!(entries[2].source, MountSource::Other("tmpfs".to_owned()));
+        assert_eq!(entries[2].source, MountSource::Other("tmpfs 0:22".to_owned()));
         assert_eq!(entries[2].access, Access::ReadOnly);
+    }
+
+    #[test]
+    fn directories_of_one_file_system_are_two_things_and_a_bind_of_one_is_the_same() {
+        let table = "40 35 254:0 /vol/a /stage/a rw - ext4 /dev/vda rw\n\
+                     41 35 254:0 /vol/b /stage/b rw - ext4 /dev/vda rw\n\
+                     42 35 254:0 /vol/a /pod/a rw - ext4 /dev/vda rw\n\
+                     43 35 7:3 / /stage/c rw - xfs /dev/loop3 rw\n\
+                     44 35 0:50 / /pod/d rw - tmpfs tmpfs rw\n\
+                     45 35 0:51 / /pod/e rw - tmpfs tmpfs rw\n";
+        let shown: Vec<String> = parse(table).iter().map(|(_, entry)| entry.shown()).collect();
+        assert_eq!(shown[0], "/dev/vda[/vol/a]");
+        assert_ne!(shown[0], shown[1]);
+        assert_eq!(shown[0], shown[2]);
+        assert_eq!(shown[3], "/dev/loop3");
+        assert_ne!(shown[4], shown[5]);
     }
 }

@@ -6,7 +6,6 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
-use wavetank_driver::host::MountSource;
 use wavetank_driver::linux::look;
 
 use crate::wire::{Answer, Kind, Why};
@@ -117,19 +116,13 @@ pub fn below(path: &str, found: &mut Vec<(String, Kind)>) {
     }
 }
 
-/// The mount table below a directory.
+/// The mount table below a directory: where, and what is seen there.
 pub fn mounts(directory: &str) -> io::Result<Vec<(String, String)>> {
     let table = look::mounts().map_err(|error| io::Error::other(error.to_string()))?;
     let below = table
         .into_iter()
         .filter(|entry| Path::new(entry.target.as_str()).starts_with(directory));
-    let source = |source: MountSource| match source {
-        MountSource::FileSystem(device) | MountSource::Device(device) => device.to_string(),
-        MountSource::Other(name) => name,
-    };
-    Ok(below
-        .map(|entry| (entry.target.to_string(), source(entry.source)))
-        .collect())
+    Ok(below.map(|entry| (entry.target.to_string(), entry.shown())).collect())
 }
 
 /// A link that is there already and points there is fine.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use wavetank_driver::host::{MountEntry, MountSource};
+use wavetank_driver::host::MountEntry;
 use wavetank_driver::{DevicePath, VolumeId};
 
 use crate::link::{MachineAnswer, MachineError, MachineOp, PathKind, RealMachine};
@@ -440,14 +440,10 @@ fn list_dir(kernel: &Kernel, path: &str) -> Result<Vec<String>, Errno> {
 }
 
 fn mounts(kernel: &Kernel) -> BTreeMap<String, String> {
-    let source = |entry: &MountEntry| match &entry.source {
-        MountSource::FileSystem(device) | MountSource::Device(device) => device.to_string(),
-        MountSource::Other(name) => name.clone(),
-    };
     let table = kernel.table();
     table
         .iter()
-        .map(|entry| (entry.target.to_string(), source(entry)))
+        .map(|entry| (entry.target.to_string(), entry.shown()))
         .collect()
 }
 

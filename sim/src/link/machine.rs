@@ -118,7 +118,7 @@ pub enum MachineAnswer {
     Bytes(Vec<u8>),
     /// To `ListDir` and `RunningPods`.
     Names(Vec<String>),
-    /// To `Mounts`.
+    /// To `Mounts`: what is seen (`MountEntry::shown`), by mount point.
     Mounts(BTreeMap<String, String>),
 }
 
