@@ -81,6 +81,8 @@ impl Cluster {
                 });
                 self.outcome(who, shell, token, &outcome);
             }
+            // A leader without its lease has exited: what it had sent goes on, and it sends nothing more.
+            Effect::Call(_) if self.is_ghost(who) => {}
             Effect::Call(call) => self.call(who, shell, token, call, met, fault),
             Effect::Machine(op) => {
                 let outcome = self.machine_op(who, op);
