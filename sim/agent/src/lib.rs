@@ -23,7 +23,7 @@ pub mod line;
 mod node;
 mod pods;
 mod processes;
-mod space;
+pub mod space;
 pub mod wire;
 
 use std::ffi::OsString;

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
+use wavetank_driver::host::MountEntry;
 use wavetank_driver::linux::look;
 
 /// How long the inside has to end by itself when the tank is gone.
@@ -47,7 +49,7 @@ fn watch(inner: &Child) -> io::Result<()> {
         PollFd::new(&stdin, PollFlags::empty()),
     ];
     while let Err(error) = poll(&mut both, None) {
-        if error != rustix::io::Errno::INTR {
+        if error != Errno::INTR {
             return Err(error.into());
         }
     }
@@ -82,6 +84,39 @@ pub fn own_mounts() -> io::Result<()> {
     )?)
 }
 
+/// Takes away every mount below a directory, from this namespace only.
+///
+/// # Errors
+/// The first that cannot be taken away.
+pub fn forget_mounts(directory: &Path) -> io::Result<()> {
+    forget(|entry| Path::new(entry.target.as_str()).starts_with(directory))
+}
+
+/// A new namespace has a copy of every mount, and a copy keeps a loop device open after everybody else has unmounted it. What shows a file of the directory for
+/// things of a while is somebody's trial, such as another run's volume, and no business of this node.
+fn forget_trials(directory: &Path) -> io::Result<()> {
+    let trials = look::loops_below(directory)?;
+    forget(|entry| {
+        entry
+            .source
+            .device()
+            .is_some_and(|device| trials.iter().any(|(trial, _)| trial == device))
+    })
+}
+
+fn forget(which: impl Fn(&MountEntry) -> bool) -> io::Result<()> {
+    let table = look::mounts().map_err(|error| io::Error::other(error.to_string()))?;
+    for entry in table.iter().rev().filter(|entry| which(entry)) {
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        match rustix::mount::unmount(entry.target.as_str(), flags) {
+            // It went with the one that it lay on.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the inside of the namespaces a node's: what is mounted stays there, and `/proc` shows its processes.
 ///
 /// # Errors
@@ -93,6 +128,7 @@ pub fn prepare(isolated: bool) -> io::Result<()> {
     }
     die_with_parent()?;
     own_mounts()?;
+    forget_trials(&std::env::temp_dir())?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("proc", "/proc", "proc", flags, None::<&std::ffi::CStr>)?;
     Ok(())
