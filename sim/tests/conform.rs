@@ -204,3 +204,39 @@ fn an_interrupt_ends_the_driver_as_well() {
         socket.display()
     );
 }
+
+#[test]
+fn what_a_driver_leaves_mounted_goes_with_the_run() {
+    let newcomer = PathBuf::from(BINARY).with_file_name("newcomer-driver");
+    let root = rustix::process::geteuid().is_root();
+    assert!(
+        (root && newcomer.exists()) || std::env::var_os("WAVETANK_ROOT_TESTS").is_none(),
+        "this test was demanded, and needs root and {}",
+        newcomer.display()
+    );
+    if !root || !newcomer.exists() {
+        println!("NOT RUN: it needs root and {}", newcomer.display());
+        return;
+    }
+    let line = format!(
+        "{} --endpoint {{endpoint}} --node {{node}} --data {{state_dir}}/volumes",
+        newcomer.display()
+    );
+    let child = Command::new(BINARY)
+        .args(["conform", "--driver", &line, "--only", "concurrent/same-publish"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary can be started");
+    let directory = std::env::temp_dir().join(format!("wavetank-conform-{}", child.id()));
+    let ran = child.wait_with_output().expect("it ends");
+    // It mounts once for each duplicate, and one NodeUnpublishVolume undoes one.
+    assert_eq!(ran.status.code(), Some(2), "{}", String::from_utf8_lossy(&ran.stdout));
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("procfs");
+    let left: Vec<&str> = table
+        .lines()
+        .filter(|line| line.contains(directory.to_str().expect("a plain path")))
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+    assert!(!directory.exists(), "{} is left", directory.display());
+}

@@ -88,6 +88,9 @@ fn perform(args: &ConformArgs, streams: &mut Streams) -> Result<Result<u8, Stop>
     }
     let settings = settings(args)?;
     let home = Home::new(args)?;
+    if args.driver.is_some() {
+        home.has_mounts_of_its_own();
+    }
     let how = how(args, &home)?;
     let look = match args.mounts {
         Mounts::Auto => Look::Root,
@@ -281,6 +284,8 @@ fn settings(args: &ConformArgs) -> Result<Settings, Complaint> {
 struct Home {
     directory: PathBuf,
     root: PathBuf,
+    /// Whether nobody else sees its mounts.
+    alone: std::cell::Cell<bool>,
 }
 
 impl Home {
@@ -298,13 +303,27 @@ impl Home {
         Ok(Home {
             root: root.canonicalize().unwrap_or(root),
             directory,
+            alone: std::cell::Cell::new(false),
         })
     }
 }
 
+impl Home {
+    /// What the driver mounts from here on is seen by nobody else and goes with this process, however that ends. Before any thread is started: each has the
+    /// mounts of the one that started it. Whoever may not have that may not mount either.
+    fn has_mounts_of_its_own(&self) {
+        self.alone.set(wavetank_agent::space::own_mounts().is_ok());
+    }
+}
+
 impl Drop for Home {
-    /// Removes what is empty or ours. A mount that a driver left is not entered.
+    /// Removes what is ours. A mount that a driver left is taken away where nobody else sees it, and not entered elsewhere.
     fn drop(&mut self) {
+        if self.alone.get() {
+            // What stays mounted goes with this process.
+            let kubelet = self.directory.join("kubelet");
+            let _ = wavetank_agent::space::forget_mounts(&kubelet).and_then(|()| std::fs::remove_dir_all(&kubelet));
+        }
         for name in ["kubelet/plugins", "kubelet/pods", "kubelet"] {
             let _ = std::fs::remove_dir(self.directory.join(name));
         }
