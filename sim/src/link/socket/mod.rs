@@ -225,7 +225,7 @@ impl Outside {
 
     fn ask(self: &Arc<Self>) -> Result<Facts, OutsideError> {
         facts::ask(self).map_err(|why| OutsideError::Driver {
-            name: self.profile.name.clone(),
+            name: self.profile.called(),
             why,
         })
     }

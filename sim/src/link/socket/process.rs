@@ -202,8 +202,10 @@ impl Process {
         }
         let seconds = self.patience().as_secs();
         let why = format!(
-            "the driver on {} takes no connections after {seconds} s of real time",
-            self.place.node
+            "the driver on {} takes no connections at {} after {seconds} s of real time{}",
+            self.place.node,
+            self.endpoint(),
+            last_words(&self.place.heard())
         );
         self.run.hang(why.clone());
         Err(why)

@@ -181,6 +181,14 @@ impl Profile {
                 return refuse("an endpoint is a unix socket: write unix:///path/to.sock");
             }
         }
+        for process in [&self.controller, &self.node, &self.combined].into_iter().flatten() {
+            let mut words = process.command.iter().chain(process.env.values());
+            if !process.command.is_empty() && !words.any(|word| word.contains("{endpoint}")) {
+                return refuse(
+                    "`{endpoint}` is neither in the `command` nor in the `env` of a process, which cannot know where to listen",
+                );
+            }
+        }
         if self
             .inventory
             .as_ref()
@@ -189,6 +197,16 @@ impl Profile {
             return refuse("the inventory is a command");
         }
         Ok(())
+    }
+
+    /// Its name or, before it was asked for that, its program.
+    pub fn called(&self) -> String {
+        let process = self.combined.as_ref().or(self.controller.as_ref());
+        let program = process.and_then(|process| process.command.first());
+        match program {
+            Some(program) if self.name.is_empty() => program.clone(),
+            _ => self.name.clone(),
+        }
     }
 
     /// Whether processes are there that wavetank did not start.
@@ -242,12 +260,15 @@ mod tests {
     #[test]
     fn a_profile_needs_its_processes() {
         let good = read("name: a.b\ncombined: {command: [x, '{endpoint}']}\n").unwrap();
+        assert!(read("name: a.b\ncombined: {command: [x], env: {CSI_ENDPOINT: '{endpoint}'}}\n").is_ok());
         assert!(good.mounts && good.keeps_state && good.watchdog.get().as_secs() == 60);
         for wrong in [
             "name: a.b\n",
             "name: a.b\ncontroller: {command: [x]}\n",
             "name: a.b\ncombined: {}\n",
             "name: a.b\ncombined: {command: [x, '{enpoint}']}\n",
+            "name: a.b\ncombined: {command: [x, '{node}']}\n",
+            "name: a.b\ncontroller: {command: [x, '{endpoint}']}\nnode: {command: [x]}\n",
             "name: a.b\ncombined: {endpoint: 'tcp://1.2.3.4'}\n",
         ] {
             assert!(matches!(read(wrong), Err(ProfileError::Shape(_))), "{wrong}");
