@@ -114,8 +114,9 @@ fn nodes_are_machines_with_kernels_disks_and_power_of_their_own() {
         "scenarios/attach/there-and-back.yaml",
         "scenarios/nodes/node-out-of-service.yaml",
         "scenarios/restart/attacher-during-attach.yaml",
+        "scenarios/faults/device-fails.yaml",
     ]);
-    all_hold(&shared, 6);
+    all_hold(&shared, 7);
     node_faults();
     storms();
     assert_eq!(machines(), Vec::<String>::new(), "no machine survives the command");

@@ -192,6 +192,7 @@ fn prepare(args: &PrepareArgs, streams: &mut Streams) -> Result<u8, Stop> {
 
 /// A driver whose nodes are machines: that of a profile, or the reference driver.
 pub(super) fn open(profile: Option<&Path>, args: &NodesArgs, streams: &mut Streams) -> Result<Arc<Outside>, Stop> {
+    let is_reference = profile.is_none();
     let profile = match profile {
         Some(path) => driver::read(path, streams)?,
         None => reference(args.volumes, streams)?,
@@ -214,6 +215,7 @@ pub(super) fn open(profile: Option<&Path>, args: &NodesArgs, streams: &mut Strea
     let machines = Machines {
         ready,
         cold: args.cold,
+        array: is_reference && args.volumes == Volumes::Shared,
         patience,
         here: Here {
             program: driver::agent(streams)?,

@@ -48,9 +48,11 @@ impl Watch {
         }
     }
 
-    /// Whether the budget is spent.
-    pub fn is_over(&self) -> bool {
-        self.budget.is_some_and(|budget| self.bar.elapsed() >= budget)
+    /// Whether the budget is spent. Shrinking has half as much beside it.
+    pub fn is_over(&self, standing: &Standing) -> bool {
+        let share = if standing.shrinking.is_some() { 3 } else { 2 };
+        self.budget
+            .is_some_and(|budget| self.bar.elapsed() >= budget * share / 2)
     }
 
     /// Shows where the campaign stands.
@@ -67,7 +69,10 @@ impl Watch {
             if elapsed >= self.next_line {
                 self.pause = (self.pause * 2).min(LONGEST);
                 self.next_line = elapsed + self.pause;
-                self.aside(&format!("{} of {} storms, {line}", standing.runs, standing.of));
+                match self.budget {
+                    Some(_) => self.aside(&line),
+                    None => self.aside(&format!("{} of {} storms, {line}", standing.runs, standing.of)),
+                }
             }
             return;
         }
@@ -106,6 +111,10 @@ impl Watch {
             let runs = report.runs();
             let rate = rate(runs, elapsed);
             let digits = usize::from(rate < 10.0);
+            if let (0, Some(budget)) = (runs, self.budget) {
+                let seconds = budget.as_secs_f64();
+                return format!("no storm in {seconds:.0} s: each scenario is played once without faults first, and that took all of the time");
+            }
             format!(
                 "{runs} {} in {:.1} s, {rate:.digits$} a second",
                 if runs == 1 { "storm" } else { "storms" },

@@ -28,6 +28,8 @@ pub(super) enum Act {
     StorageHasRoom,
     /// The storage systems list what they have again.
     ListsCatchUp,
+    /// The devices of volumes on a node work again.
+    DevicesWork(String),
     /// A fault strikes in the middle of what its victim does.
     Befall(Fault),
 }
@@ -53,6 +55,11 @@ impl Cluster {
             Act::CreateAgain(object) => self.create_again(object),
             Act::Ask(claim, bytes) => self.user_asks(claim, bytes),
             Act::Befall(fault) => self.befall(&fault),
+            Act::DevicesWork(node) => {
+                if let Some(machine) = self.machine(&node) {
+                    machine.fail_devices(false);
+                }
+            }
             Act::StorageBack => self
                 .storages()
                 .iter()

@@ -57,6 +57,12 @@ impl Cluster {
             }
             Fault::SlowStorage { by, lasts } => self.desk.slow(self.now() + lasts.get(), by.get()),
             Fault::SkewClock { process, by, back } => self.desk.skew(&process.to_string(), by.get(), *back),
+            Fault::FailDevices { node, lasts } => {
+                if let Some(machine) = self.machine(node) {
+                    machine.fail_devices(true);
+                }
+                self.act_later(lasts.get(), Act::DevicesWork(node.clone()));
+            }
             Fault::Delete { object } => self.user_deletes(object),
             Fault::Recreate { object } => self.user_recreates(object),
             Fault::ShrinkBack { object } => self.user_shrinks_back(object, SECOND_THOUGHTS),

@@ -399,9 +399,10 @@ impl Cluster {
             Fault::StaleInformer { process, .. } | Fault::Relist { process, .. } => {
                 self.is_alive(process) && !self.is_blind(&process.to_string())
             }
-            Fault::PowerLoss { node, .. } | Fault::Partition { node, .. } | Fault::OutOfService { node } => {
-                self.is_alive(&Process::node(node))
-            }
+            Fault::PowerLoss { node, .. }
+            | Fault::Partition { node, .. }
+            | Fault::OutOfService { node }
+            | Fault::FailDevices { node, .. } => self.is_alive(&Process::node(node)),
             fault => answered || !fault.is_of_an_answer(),
         }
     }

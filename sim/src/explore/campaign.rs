@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -101,7 +102,7 @@ pub struct Standing {
 pub enum Go {
     /// On.
     On,
-    /// No more runs; what was found is shrunk and told.
+    /// No more runs; what was found is shrunk and told. Said while it is being shrunk: it is told as small as it is by then.
     Enough,
     /// No more runs, and no shrinking.
     Stop,
@@ -116,7 +117,8 @@ impl Campaign {
 
     /// Explores. `watch` is asked several times a second whether to go on.
     pub fn run(&self, watch: &mut dyn FnMut(&Standing) -> Go) -> Report {
-        let (work, done) = start(self.jobs.max(1), &self.entries, self.mutant.is_some());
+        let late = Arc::default();
+        let (work, done) = start(self.jobs.max(1), &self.entries, self.mutant.is_some(), &late);
         let lanes = self.entries.iter().map(|entry| Lane::new(self, entry)).collect();
         let mut course = Course {
             campaign: self,
@@ -127,6 +129,7 @@ impl Campaign {
             next_lane: 0,
             standing: Standing::default(),
             go: Go::On,
+            late,
         };
         course.standing.of = course.lanes.iter().map(|lane| lane.expected(self)).sum();
         course.explore(watch);
@@ -135,7 +138,7 @@ impl Campaign {
     }
 }
 
-fn start(jobs: usize, entries: &[Entry], infected: bool) -> (Sender<Job>, Receiver<Work>) {
+fn start(jobs: usize, entries: &[Entry], infected: bool, late: &Arc<AtomicBool>) -> (Sender<Job>, Receiver<Work>) {
     let (work, jobs_heard) = mpsc::channel();
     let (tell, done) = mpsc::channel();
     let heard = Arc::new(Mutex::new(jobs_heard));
@@ -148,6 +151,7 @@ fn start(jobs: usize, entries: &[Entry], infected: bool) -> (Sender<Job>, Receiv
             infected,
             heard: Arc::clone(&heard),
             tell: tell.clone(),
+            late: Arc::clone(late),
         };
         // Not joined: a campaign that is stopped does not wait for what is under way.
         std::thread::spawn(move || worker.run());
@@ -295,6 +299,7 @@ struct Course<'a> {
     next_lane: usize,
     standing: Standing,
     go: Go,
+    late: Arc<AtomicBool>,
 }
 
 impl Course<'_> {
@@ -433,6 +438,9 @@ impl Course<'_> {
             }
             let standing = self.standing();
             let go = watch(&standing);
+            if go == Go::Enough {
+                self.late.store(true, Ordering::Relaxed);
+            }
             if go == Go::Now || (go == Go::Stop && self.go != Go::Stop) {
                 self.go = go;
                 return;

@@ -2,7 +2,7 @@
 //!
 //! Every candidate is replayed by strikes that are pinned by site, so that it survives small changes of the run; it counts when the same promise is broken. The order is that
 //! of what helps a reader most: first the strikes (delta debugging after Zeller and Hildebrandt), because the others follow from them; then simpler faults in place of those that are
-//! left; then steps, expectations, objects and nodes of the scenario. All of it is bounded by a number of plays.
+//! left; then steps, expectations, objects and nodes of the scenario. All of it is bounded by a number of plays, and ends early when there is no time left.
 
 use std::collections::BTreeSet;
 
@@ -30,6 +30,11 @@ pub trait Trial {
     fn proves(&mut self, case: &Case) -> bool {
         let _ = case;
         true
+    }
+
+    /// Whether nothing more is to be tried: there is no time left.
+    fn is_late(&self) -> bool {
+        false
     }
 }
 
@@ -98,7 +103,7 @@ impl Shrinker<'_> {
     }
 
     fn spent(&self) -> bool {
-        self.plays >= self.budget
+        self.plays >= self.budget || self.trial.is_late()
     }
 
     /// Takes the candidate if it still breaks the promise.

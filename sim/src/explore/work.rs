@@ -1,5 +1,6 @@
 //! What the threads of a campaign do: play, play twice, shrink.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
@@ -67,6 +68,8 @@ pub(super) struct Worker {
     pub infected: bool,
     pub heard: Arc<Mutex<Receiver<Job>>>,
     pub tell: Sender<Work>,
+    /// Whether there is no time left for shrinking.
+    pub late: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -108,7 +111,7 @@ impl Worker {
                 budget,
             } => {
                 let (subject, told) = &self.subjects[lane];
-                let shrunk = made_small(&**subject, told, &found, mutant, budget);
+                let shrunk = made_small(&**subject, (told, &self.late), &found, mutant, budget);
                 Work::Shrunk(lane, place, shrunk.map(Box::new))
             }
         }
@@ -159,7 +162,7 @@ fn lines(played: &Played) -> Vec<String> {
 /// Shrinks a violation and tells it.
 pub(super) fn made_small(
     subject: &dyn Subject,
-    told: &Memory,
+    (told, late): (&Memory, &AtomicBool),
     found: &Found,
     mutant: Option<String>,
     budget: u32,
@@ -176,6 +179,7 @@ pub(super) fn made_small(
         subject,
         told,
         promise: &promise,
+        late,
         infected: mutant.is_some(),
     };
     let Shrunk { case, plays, repeats } = shrink(case, budget, &mut trial);
@@ -201,9 +205,12 @@ fn comment(finding: &Finding, story: &Story, scenario: &Scenario, link: Option<S
     text.push_str(&format!("\nFound in {}. What happens:\n\n", scenario.name));
     text.push_str(&story::plain(&story.text()));
     match link {
-        Some(link) => text.push_str(&format!(
-            "\nSee it with: wavetank replay THIS-FILE --driver PROFILE ({link})\n"
-        )),
+        Some(link) => {
+            let nodes = if link.starts_with("vm:") { " --nodes vm" } else { "" };
+            text.push_str(&format!(
+                "\nSee it with: wavetank replay THIS-FILE --driver PROFILE{nodes} ({link})\n"
+            ));
+        }
         None => text.push_str("\nSee it with: wavetank replay THIS-FILE\n"),
     }
     text
@@ -214,6 +221,7 @@ pub(super) struct OnSubject<'a> {
     pub subject: &'a dyn Subject,
     pub told: &'a Memory,
     pub promise: &'a str,
+    pub late: &'a AtomicBool,
     pub infected: bool,
 }
 
@@ -258,5 +266,9 @@ impl Trial for OnSubject<'_> {
         }
         let played = self.play(&without, true, false);
         played.is_some_and(|played| played.broke(self.promise).is_none())
+    }
+
+    fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 }

@@ -5,7 +5,10 @@
 //!
 //! An open encryption layer is a device of its own over that of the volume: as large as that was when it was opened, until it is told to grow.
 //!
-//! Blind spots: one kind of device, named after the network block devices of Linux.
+//! A device that fails answers everything with an error until it works again; a file system on it that had to change something takes no more writes until it
+//! is mounted anew.
+//!
+//! Blind spots: a pod that reads from a failing device gets the error at once, although Linux answers from memory what it has there. One kind of device, named after the network block devices of Linux.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +44,8 @@ pub(super) struct Device {
     pub size: Bytes,
     /// The device under it, if it is the open encryption layer of one.
     pub under: Option<DevicePath>,
+    /// It answers everything with an error.
+    pub failing: bool,
     /// Blocks written to the bare device that are only in memory.
     dirty: Vec<(Time, u64, Cell)>,
 }
@@ -74,6 +79,9 @@ impl Device {
 
     /// Reads or writes the volume behind the device.
     pub(super) fn reach<T>(&self, io: impl FnOnce(&mut Volume) -> Result<T, Errno>) -> Result<T, Errno> {
+        if self.failing {
+            return Err(Errno::Io);
+        }
         self.storage.reach(&self.volume, &self.node, self.generation, io)
     }
 
@@ -169,6 +177,12 @@ fn behind_header(bare: Bytes) -> Bytes {
 }
 
 impl Kernel {
+    /// The devices of volumes fail, those that come later as well, or work again.
+    pub(super) fn fail_devices(&mut self, failing: bool) {
+        self.failing = failing;
+        self.devices.values_mut().for_each(|device| device.failing = failing);
+    }
+
     /// The device as which a volume is attached.
     pub(super) fn attached(&self, driver: &str, volume: &VolumeId) -> Option<&DevicePath> {
         let mut devices = self.devices.iter();
@@ -219,6 +233,7 @@ impl Kernel {
             access,
             size,
             under: None,
+            failing: self.failing,
             dirty: Vec::new(),
         };
         wanted
@@ -404,6 +419,7 @@ impl Kernel {
             access,
             size: behind_header(bare.size),
             under: Some(under),
+            failing: self.failing,
             dirty: Vec::new(),
         };
         let mut names = (0..DEVICES).map(|nth| DevicePath::new(format!("/dev/dm-{nth}")));

@@ -56,6 +56,8 @@ pub(super) struct Super {
     pub device: Option<DevicePath>,
     pub cached: Cached,
     pub access: Access,
+    /// Its journal met a device that failed: nothing is written any more, and what only memory has is lost.
+    pub aborted: bool,
 }
 
 /// One mount.
@@ -91,6 +93,8 @@ pub(super) struct Kernel {
     next: u64,
     /// How many supers are shared with other machines.
     pub shared: usize,
+    /// Whether the devices of volumes fail.
+    pub failing: bool,
 }
 
 impl Kernel {
@@ -110,6 +114,7 @@ impl Kernel {
             open: BTreeMap::new(),
             next: 0,
             shared: 0,
+            failing: false,
         };
         kernel.boot();
         for path in SKELETON {
@@ -132,6 +137,7 @@ impl Kernel {
                 device: None,
                 cached: Cached::open(&mut self.disk, 0, true),
                 access: Access::ReadWrite,
+                aborted: false,
             },
         );
         self.mounts.insert(
@@ -169,6 +175,9 @@ impl Kernel {
             };
             // A device that was cut off takes nothing: the writes are lost whatever the power does.
             let _ = device.reach(|volume| {
+                if sup.aborted {
+                    return Ok(());
+                }
                 sup.cached.power_loss(volume.fs_mut()?, now, loss);
                 Ok(())
             });
@@ -298,6 +307,12 @@ impl Kernel {
             None => act(&mut sup.cached, &mut self.disk),
             Some(path) => {
                 let device = self.devices.get(path).ok_or(Errno::Io)?;
+                if sup.aborted {
+                    return Err(Errno::ReadOnly);
+                }
+                if device.failing {
+                    (sup.aborted, sup.access) = (true, Access::ReadOnly);
+                }
                 device.reach(|volume| act(&mut sup.cached, volume.fs_mut()?))
             }
         }

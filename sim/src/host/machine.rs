@@ -130,6 +130,14 @@ impl Machine {
         }
     }
 
+    /// The devices of volumes on it answer everything with an error from now on, or work again.
+    pub fn fail_devices(&self, failing: bool) {
+        match &self.0.real {
+            Some(real) => real.fail_devices(failing),
+            None => touch(&mut self.lock()).fail_devices(failing),
+        }
+    }
+
     /// Starts it again.
     pub fn boot(&self) {
         if let Some(real) = &self.0.real {

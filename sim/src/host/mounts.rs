@@ -119,6 +119,7 @@ impl Kernel {
                 device: Some(new.device.clone()),
                 cached,
                 access: new.access,
+                aborted: false,
             },
         );
         Ok(id)

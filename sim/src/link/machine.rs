@@ -88,6 +88,8 @@ pub trait RealMachine: Send + Sync {
     fn write_out(&self);
     /// It stands still, or goes on.
     fn pause(&self, still: bool);
+    /// The devices of volumes on it answer everything with an error, or work again.
+    fn fail_devices(&self, failing: bool);
 }
 
 /// What is at a path.

@@ -181,6 +181,14 @@ pub enum Fault {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         back: bool,
     },
+    /// The devices of volumes on a node answer every read and every write with an error for a while.
+    FailDevices {
+        /// Which node.
+        node: String,
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
 }
 
 impl Fault {
@@ -236,6 +244,7 @@ impl Fault {
     pub fn node(&self) -> Option<&str> {
         match self {
             Fault::PowerLoss { node, .. } | Fault::Partition { node, .. } | Fault::OutOfService { node } => Some(node),
+            Fault::FailDevices { node, .. } => Some(node),
             _ => None,
         }
     }
@@ -273,7 +282,7 @@ impl Fault {
         format!("`{}` strikes at the phase `{phase}` and nowhere else", self.kind())
     }
 
-    /// Whether it befalls what only a model has: operations of a driver's machine, its storage system, its clock, bytes that were not synced.
+    /// Whether it befalls what only a model has: operations of a driver's machine, its devices, its storage system, its clock, bytes that were not synced.
     pub fn needs_a_model(&self) -> bool {
         matches!(
             self,
@@ -286,6 +295,7 @@ impl Fault {
                 | Fault::SlowStorage { .. }
                 | Fault::StaleLists { .. }
                 | Fault::SkewClock { .. }
+                | Fault::FailDevices { .. }
         )
     }
 

@@ -39,6 +39,7 @@ impl Fault {
             Fault::Recreate { .. } => "recreate",
             Fault::ShrinkBack { .. } => "shrinkBack",
             Fault::SkewClock { .. } => "skewClock",
+            Fault::FailDevices { .. } => "failDevices",
         }
     }
 }
@@ -92,6 +93,7 @@ impl fmt::Display for Fault {
                 let back = if *back { "back" } else { "forward" };
                 write!(f, "turn the clock of {process} {back} by {by}")
             }
+            Fault::FailDevices { node, lasts } => write!(f, "let the volumes' devices on {node} fail for {lasts}"),
         }
     }
 }

@@ -61,10 +61,12 @@ impl Outside {
         }
     }
 
-    /// Whether a fault can strike at all around drivers outside: what befalls modelled machines cannot, but for the power of a machine that has its own.
+    /// Whether a fault can strike at all around drivers outside: what befalls modelled machines cannot, but for the power and the disks of a machine that has
+    /// its own.
     pub fn knows(&self, fault: &Fault) -> bool {
         match fault {
             Fault::PowerLoss { torn, .. } => self.ground.forgets() && !torn && self.can_end(Role::Node),
+            Fault::FailDevices { .. } => self.ground.can_fail_devices(),
             Fault::Pause { process, .. } if process.role == Role::Node => self.sees_mounts(),
             fault => !fault.needs_a_model(),
         }

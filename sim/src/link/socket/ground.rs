@@ -31,6 +31,20 @@ pub trait Ground: Send + Sync {
 
     /// Whether what is in a node's memory only is lost with its power.
     fn forgets(&self) -> bool;
+
+    /// Whether the devices of volumes can be made to fail.
+    fn can_fail_devices(&self) -> bool {
+        false
+    }
+
+    /// The devices of volumes on a node answer everything with an error, those that come later as well, or work again.
+    ///
+    /// # Errors
+    /// Why they do not.
+    fn fail_devices(&self, place: &Place, failing: bool) -> Result<(), String> {
+        let _ = (place, failing);
+        Err("they are not this program's".to_owned())
+    }
 }
 
 /// A node that has its power. Dropping it takes that away.

@@ -331,4 +331,8 @@ impl RealMachine for OutsideMachine {
     fn pause(&self, still: bool) {
         self.run.pause(&self.node, still);
     }
+
+    fn fail_devices(&self, failing: bool) {
+        self.run.fail_devices(&self.node, failing);
+    }
 }

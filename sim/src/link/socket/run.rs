@@ -175,6 +175,16 @@ impl Run {
         }
     }
 
+    /// The devices of volumes on the node fail, or work again. What it was asked before it has answered by then.
+    pub(super) fn fail_devices(&self, node: &str, failing: bool) {
+        self.lull();
+        let place = self.place(node);
+        if let Err(why) = self.outside.ground.fail_devices(&place, failing) {
+            let what = if failing { "do not fail" } else { "do not work again" };
+            self.hang(format!("the devices of {node} {what}: {why}"));
+        }
+    }
+
     /// The node has its power again.
     pub(super) fn boot(&self, node: &str) {
         let mut nodes = self.nodes();

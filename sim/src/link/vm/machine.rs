@@ -25,6 +25,8 @@ const TRY: Duration = Duration::from_millis(5);
 const TRIES: Duration = Duration::from_millis(500);
 /// From one boot of a node to the next, as its clock has it.
 const DAY: u64 = 24 * 60 * 60;
+/// QEMU's timer works; the kernel's own trial of it fails where the machine at hand is busy, and the kernel then panics.
+const TIMER: &str = "no_timer_check";
 /// The disk of a node, in its machine.
 const DISK: &str = "/dev/vda";
 
@@ -119,7 +121,7 @@ impl Shape {
 
     fn arguments(&self) -> Vec<String> {
         let kernel = format!(
-            "console=ttyS0 quiet panic=-1 random.trust_cpu=on PATH={} rdinit={} -- {}",
+            "console=ttyS0 quiet panic=-1 {TIMER} random.trust_cpu=on PATH={} rdinit={} -- {}",
             gather::PATH,
             self.agent.display(),
             self.words.join(" ")
@@ -244,8 +246,15 @@ pub(super) fn keep_state(shape: &Shape, directory: &Path, disk: &Path) -> Result
     kept.map_err(VmError::Boot)
 }
 
+/// The end of a log, as the end of a sentence; of a kernel that panicked, why it did.
 fn said(directory: &Path, log: &str) -> String {
-    last_words(&directory.join(log))
+    let log = directory.join(log);
+    let text = fs::read(&log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    match text.lines().find(|line| line.contains("Kernel panic")) {
+        Some(line) => format!(": {}", line.trim()),
+        None => last_words(&log),
+    }
 }
 
 fn save(directory: &Path, threads: &Handle, patience: Duration) -> Result<(), String> {
@@ -281,6 +290,8 @@ pub struct Machines {
     pub cold: bool,
     /// How long a machine may take to answer.
     pub patience: Duration,
+    /// Whether volumes are disks that this machine plugs in.
+    pub array: bool,
     /// Where the controller stands.
     pub here: Here,
 }
@@ -365,6 +376,14 @@ impl Ground for Machines {
 
     fn forgets(&self) -> bool {
         true
+    }
+
+    fn can_fail_devices(&self) -> bool {
+        self.array
+    }
+
+    fn fail_devices(&self, place: &Place, failing: bool) -> Result<(), String> {
+        super::plug::fail(&place.directory, failing)
     }
 }
 

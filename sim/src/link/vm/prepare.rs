@@ -23,8 +23,10 @@ use super::kernel::{self, Kernel};
 use super::machine::{self, Accelerator, Shape};
 use crate::link::socket::Program;
 
+/// Beside a guest whose machines do not run with KVM here, although there is a device for it: why.
+const NO_KVM: &str = "no-kvm";
 /// The format of the manifest.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// States that are kept, besides the newest.
 const STATES: usize = 4;
 /// The size of a node's disk. Only what is written takes room.
@@ -116,6 +118,7 @@ impl Guest {
         // Whatever is there is no guest any more until the manifest says so.
         let _ = fs::remove_file(directory.join("manifest.json"));
         let _ = fs::remove_dir_all(directory.join("states"));
+        let _ = fs::remove_file(directory.join(NO_KVM));
         let guest = Guest { directory, manifest };
         guest.make(&kernel, parts, &tools, say)?;
         if !missing.is_empty() {
@@ -254,7 +257,11 @@ impl Guest {
         }
         let digest = blake3::hash(key.as_bytes()).to_hex();
         let mut ways = Vec::new();
-        for accelerator in Accelerator::candidates() {
+        let mut accelerators = Accelerator::candidates();
+        if self.directory.join(NO_KVM).exists() {
+            accelerators.retain(|accelerator| *accelerator != Accelerator::Kvm);
+        }
+        for accelerator in accelerators {
             ways.push(self.way(accelerator, &digest[..16], runner)?);
         }
         if let Some(ready) = ways.iter().find(|ready| ready.state.is_file()) {
@@ -262,14 +269,17 @@ impl Guest {
         }
         let mut made = Err(VmError::NoQemu);
         for ready in ways {
-            say(&format!(
-                "one boot under {}, whose state is kept",
-                ready.shape.accelerator.word()
-            ));
+            let accelerator = ready.shape.accelerator;
+            say(&format!("one boot under {}, whose state is kept", accelerator.word()));
             made = self.make_state(&ready, programs).map(|()| ready);
             match &made {
                 Ok(_) => break,
-                Err(error) => say(&error.to_string()),
+                Err(error) if accelerator == Accelerator::Kvm => {
+                    // It is not tried for every driver again, but when the guest is prepared anew.
+                    let _ = fs::write(self.directory.join(NO_KVM), error.to_string());
+                    say(&format!("not with KVM: {error}"));
+                }
+                Err(_) => {}
             }
         }
         made
