@@ -399,7 +399,10 @@ class Stage {
         if (mark.took == null) { pen.globalAlpha *= 0.4; }
         pen.fillRect(box.x, box.y, box.w, box.h);
         if (nth === this.chosen || nth === this.hovered) { pen.globalAlpha = 1; pen.strokeStyle = ink.ink; pen.lineWidth = nth === this.chosen ? 2 : 1; pen.strokeRect(box.x - 1, box.y - 1, box.w + 2, box.h + 2); }
-        if (box.w > 26) { pen.fillStyle = this.dark ? '#0d141a' : '#ffffff'; this.text(mark.label, Math.max(box.x, this.gutter) + 4, box.y + box.h / 2 + 0.5, box.x + box.w - Math.max(box.x, this.gutter) - 6); }
+        // A label on a bar that is pale itself needs the colour of text.
+        const pale = pen.globalAlpha < 0.6;
+        if (pale) pen.globalAlpha = this.faded(nth) ? 0.4 : 1;
+        if (box.w > 26) { pen.fillStyle = pale ? ink.ink : this.dark ? '#0d141a' : '#ffffff'; this.text(mark.label, Math.max(box.x, this.gutter) + 4, box.y + box.h / 2 + 0.5, box.x + box.w - Math.max(box.x, this.gutter) - 6); }
         pen.globalAlpha = 1;
       }
       if (mark.to != null && (nth === this.chosen || nth === this.hovered)) {
