@@ -206,12 +206,28 @@ impl Lab {
             }
         };
         self.record::<R>(&request, &answer);
-        if let Ok(answer) = &answer {
-            self.state().books.note(node, &request as &dyn Any, answer as &dyn Any);
-            let ids = crate::undo::ids(answer as &dyn Any);
-            self.made.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        match &answer {
+            Ok(answer) => {
+                self.state().books.note(node, &request as &dyn Any, answer as &dyn Any);
+                let ids = crate::undo::ids(answer as &dyn Any);
+                self.made.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+            }
+            Err(_) => self.target_of_refused(node, &request as &dyn Any),
         }
         answer.map_err(NoAnswer::Refused)
+    }
+
+    /// Nobody unpublishes what was refused: kubelet takes its target away itself.
+    fn target_of_refused(&self, node: usize, request: &dyn Any) {
+        let Some(request) = request.downcast_ref::<csi::NodePublishVolumeRequest>() else {
+            return;
+        };
+        let entry = (node, request.target_path.clone());
+        let is_ours = entry.1.starts_with(&self.below(node, "pods/"));
+        let mut state = self.state();
+        if is_ours && !state.paths.contains(&entry) {
+            state.paths.push(entry);
+        }
     }
 
     fn record<R: Unary>(&self, request: &R, answer: &Result<R::Answer, Status>) {
@@ -565,6 +581,12 @@ impl Lab {
         let mut left = Vec::new();
         for (node, path) in &paths {
             let machine = self.machine(*node);
+            // Every check has its places below these: what an earlier one left there was its finding.
+            let is_shared = ["pods", "plugins"].iter().any(|name| *path == self.below(*node, name));
+            if is_shared {
+                let _ = machine.remove(path).await;
+                continue;
+            }
             for mount in machine.mounts_below(path).await.unwrap_or_default() {
                 left.push(format!("a mount at {mount}"));
             }
