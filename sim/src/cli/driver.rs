@@ -161,6 +161,9 @@ fn init(args: &InitArgs, streams: &mut Streams) -> Result<u8, Stop> {
     if let Err(error) = profile.check() {
         return refuse(streams, USAGE, &error.to_string());
     }
+    if let Some(why) = profile.deaf() {
+        return refuse(streams, USAGE, &format!("{}: {why}", profile.called()));
+    }
     let facts = match Outside::facts_of(profile.clone(), agent(streams)?, &scratch("init")) {
         Ok(facts) => facts,
         Err(error) => return stop(streams, &error),

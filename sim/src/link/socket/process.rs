@@ -202,9 +202,10 @@ impl Process {
         }
         let seconds = self.patience().as_secs();
         let why = format!(
-            "the driver on {} takes no connections at {} after {seconds} s of real time{}",
+            "the driver on {} takes no connections at {} after {seconds} s of real time{}{}",
             self.place.node,
             self.endpoint(),
+            self.shape.deaf().map(|why| format!("; {why}")).unwrap_or_default(),
             last_words(&self.place.heard())
         );
         self.run.hang(why.clone());

@@ -181,14 +181,6 @@ impl Profile {
                 return refuse("an endpoint is a unix socket: write unix:///path/to.sock");
             }
         }
-        for process in [&self.controller, &self.node, &self.combined].into_iter().flatten() {
-            let mut words = process.command.iter().chain(process.env.values());
-            if !process.command.is_empty() && !words.any(|word| word.contains("{endpoint}")) {
-                return refuse(
-                    "`{endpoint}` is neither in the `command` nor in the `env` of a process, which cannot know where to listen",
-                );
-            }
-        }
         if self
             .inventory
             .as_ref()
@@ -197,6 +189,12 @@ impl Profile {
             return refuse("the inventory is a command");
         }
         Ok(())
+    }
+
+    /// Why a process that is started cannot know where to listen.
+    pub fn deaf(&self) -> Option<&'static str> {
+        let mut processes = [&self.controller, &self.node, &self.combined].into_iter().flatten();
+        processes.find_map(ProcessShape::deaf)
     }
 
     /// Its name or, before it was asked for that, its program.
@@ -216,6 +214,14 @@ impl Profile {
             .into_iter()
             .flatten()
             .any(|process| process.endpoint.is_some())
+    }
+}
+
+impl ProcessShape {
+    pub(super) fn deaf(&self) -> Option<&'static str> {
+        let mut words = self.command.iter().chain(self.env.values());
+        let told = self.command.is_empty() || words.any(|word| word.contains("{endpoint}"));
+        (!told).then_some("nothing tells it where to listen: `{endpoint}` is neither in its `command` nor in its `env`")
     }
 }
 
@@ -260,19 +266,30 @@ mod tests {
     #[test]
     fn a_profile_needs_its_processes() {
         let good = read("name: a.b\ncombined: {command: [x, '{endpoint}']}\n").unwrap();
-        assert!(read("name: a.b\ncombined: {command: [x], env: {CSI_ENDPOINT: '{endpoint}'}}\n").is_ok());
         assert!(good.mounts && good.keeps_state && good.watchdog.get().as_secs() == 60);
         for wrong in [
             "name: a.b\n",
             "name: a.b\ncontroller: {command: [x]}\n",
             "name: a.b\ncombined: {}\n",
             "name: a.b\ncombined: {command: [x, '{enpoint}']}\n",
-            "name: a.b\ncombined: {command: [x, '{node}']}\n",
-            "name: a.b\ncontroller: {command: [x, '{endpoint}']}\nnode: {command: [x]}\n",
             "name: a.b\ncombined: {endpoint: 'tcp://1.2.3.4'}\n",
         ] {
             assert!(matches!(read(wrong), Err(ProfileError::Shape(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_process_is_told_where_to_listen_by_its_command_or_its_environment() {
+        let deaf = |text: &str| read(text).unwrap().deaf().is_some();
+        assert!(!deaf("name: a.b\ncombined: {command: [x, '--at={endpoint}']}\n"));
+        assert!(!deaf(
+            "name: a.b\ncombined: {command: [x], env: {CSI_ENDPOINT: '{endpoint}'}}\n"
+        ));
+        assert!(!deaf("name: a.b\ncombined: {endpoint: 'unix:///run/csi.sock'}\n"));
+        assert!(deaf("name: a.b\ncombined: {command: [x, '{node}']}\n"));
+        assert!(deaf(
+            "name: a.b\ncontroller: {command: [x, '{endpoint}']}\nnode: {command: [x]}\n"
+        ));
     }
 
     #[test]
