@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value as Json;
 
-use built::{BINARY, Ran, command, folder, root, wavetank};
+use built::binary::{BINARY, command, root};
+use built::{Ran, folder, wavetank};
 
 /// A scenario with a life in it.
 const LIFE: &str = "scenarios/lifecycle/dynamic-immediate.yaml";

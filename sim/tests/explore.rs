@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value as Json;
 
-use built::{Ran, command, folder, wavetank};
+use built::binary::command;
+use built::{Ran, folder, wavetank};
 
 /// A short scenario.
 const SHORT: &str = "scenarios/binding/static-volume.yaml";

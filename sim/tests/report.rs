@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value as Json;
 
-use built::{folder, root, wavetank};
+use built::binary::root;
+use built::{folder, wavetank};
 
 const LIFE: &str = "scenarios/lifecycle/dynamic-immediate.yaml";
 

@@ -3,20 +3,19 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use wavetank_sim::link::socket::{Outside, Profile, Program};
 
+use crate::rig::binary::{BINARY, command};
 use crate::rig::{
-    BINARY, MEMORY, Place, XFS, comes_true, driver, is_root, loops_with, numbers_with, processes_with, root, text,
-    wavetank,
+    MEMORY, Place, XFS, comes_true, driver, is_root, loops_with, numbers_with, processes_with, text, wavetank,
 };
 
 /// A campaign that goes on until it is ended, and the text by which everything of it is known.
 fn campaign(profile: &str, scenario: &str) -> (Child, String) {
-    let mut command = Command::new(BINARY);
-    command.args([
+    let mut command = command(&[
         "explore",
         scenario,
         "--driver",
@@ -25,11 +24,7 @@ fn campaign(profile: &str, scenario: &str) -> (Child, String) {
         "10m",
         "--keep-going",
     ]);
-    command
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn().expect("the binary can be started");
     let mark = format!("wavetank-{}-run/", child.id());
     (child, mark)

@@ -6,13 +6,10 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::process::Pid;
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_wavetank");
+#[path = "../built/binary.rs"]
+pub mod binary;
 
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("sim/ lies in the workspace")
-}
+use binary::{BINARY, command};
 
 /// The reference driver's program.
 pub fn driver() -> Option<PathBuf> {
@@ -121,13 +118,7 @@ pub fn wavetank(args: &[&str]) -> Output {
 
 /// The same, with the text by which everything of it was known on this machine.
 pub fn marked(args: &[&str]) -> (Output, String) {
-    let mut command = Command::new(BINARY);
-    command
-        .args(args)
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .env_remove("NO_COLOR");
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.expect("the binary can be started");
     let mark = format!("wavetank-{}-run/", child.id());
     (child.wait_with_output().expect("it ends"), mark)
