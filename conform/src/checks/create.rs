@@ -194,7 +194,13 @@ async fn same_again(lab: &Lab) -> Outcome {
 }
 
 async fn other_size(lab: &Lab) -> Outcome {
-    lab.make(base(lab)).await?;
+    let volume = lab.make(base(lab)).await?;
+    if volume.answer.capacity_bytes == 0 {
+        // "If not set (value of 0), it indicates that the capacity of the volume is unknown."
+        return Err(Stop::NotApplicable(
+            "the driver does not say how large a volume is, so none has the wrong size".to_owned(),
+        ));
+    }
     lab.refused(
         csi::CreateVolumeRequest {
             capacity_range: range(lab.settings().grown),
