@@ -248,6 +248,9 @@ pub trait Host: Send + Sync + 'static {
     /// Makes a volume that the pool has exported to this node appear as a block device. Attached already with the
     /// same access: the same device again.
     ///
+    /// The answer is what the device's link shows, and the machine may be late to turn it: [`Host::attached`] goes by the
+    /// identity of the volume. The size of a new device may be that of an earlier one until [`Host::rescan`].
+    ///
     /// Errors: `NotFound` (no such volume reaches this node), `Exists` (attached with other access), `NoSpace` (no
     /// free device), `TimedOut`, `Io`.
     async fn attach(&self, volume: &VolumeId, context: &PublishContext, access: Access) -> HostResult<DevicePath>;
@@ -314,7 +317,7 @@ pub trait Host: Send + Sync + 'static {
     /// The size of a device as the machine knows it now.
     async fn device_size(&self, device: &DevicePath) -> HostResult<Bytes>;
 
-    /// Looks again how large the storage behind a device is, and returns the new size.
+    /// Looks again how large the storage behind a device is, and returns the new size. The machine may see growth late.
     async fn rescan(&self, device: &DevicePath) -> HostResult<Bytes>;
 
     /// Reads what a device holds.

@@ -111,6 +111,8 @@ quirks! {
     AttachLimitAtStart = "attach-limit-at-start", "D39";
     /// The device that was attached last is taken for the volume's.
     DeviceMixedUp = "device-mixed-up", "D26";
+    /// The size that a new device shows is believed, although it may be that of the device before it.
+    OldSizeBelieved = "old-size-believed", "D43";
     /// A device that cannot be read is formatted.
     UnreadableMeansBlank = "unreadable-means-blank", "D40";
     /// A device that cannot be mounted is formatted.

@@ -239,3 +239,42 @@ fn an_interrupt_keeps_what_was_found() {
             .expect("the report is JSON");
     assert_eq!(report["interrupted"], true);
 }
+
+#[test]
+fn a_budget_of_time_counts_shrinking_and_nothing_found_is_lost() {
+    let out = folder("in-time");
+    // Shrinking all of it as far as it goes would take minutes, and so would the storms.
+    let args = [
+        "explore",
+        "scenarios/lifecycle",
+        "scenarios/attach",
+        "--mutant",
+        "device-left-on-unstage",
+        "--keep-going",
+        "--shrink",
+        "1000000",
+        "--time",
+        "4s",
+        "--out",
+        out.to_str().expect("text"),
+    ];
+    let ran = wavetank(&args);
+    assert_eq!(ran.status, Some(2), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("there was no time to shrink it"), "{}", ran.out);
+    let report: Json =
+        serde_json::from_str(&fs::read_to_string(out.join("report.json")).expect("the report is written"))
+            .expect("the report is JSON");
+    let scenarios = report["scenarios"].as_array().expect("a list");
+    let found = scenarios
+        .iter()
+        .flat_map(|s| s["violations"].as_array().expect("a list"));
+    let shrunk: Vec<&Json> = found.map(|found| &found["shrunk"]).collect();
+    assert!(shrunk.iter().any(|shrunk| shrunk["cutShort"] == true));
+    for shrunk in shrunk {
+        let file = shrunk["file"].as_str().expect("each violation has a replay file");
+        assert!(
+            fs::read_to_string(file).is_ok_and(|text| text.contains("schema: 1")),
+            "{file}"
+        );
+    }
+}

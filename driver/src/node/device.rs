@@ -38,10 +38,14 @@ impl Core {
             &reach.context
         };
         let attached = self.host().attach(volume, context, record.access).await;
-        let device = attached.map_err(|error| match error.kind {
+        attached.map_err(|error| match error.kind {
             HostErrorKind::NotFound => Status::not_found(format!("volume {volume} does not reach this node: {error}")),
             _ => refuse::host("attaching the volume", &error),
         })?;
+        let device = self.identified(volume).await?;
+        if !self.has(Quirk::OldSizeBelieved) {
+            self.look_again(&device).await?;
+        }
         let device = if self.has(Quirk::DeviceMixedUp) {
             self.last_device(device).await?
         } else {
@@ -56,6 +60,18 @@ impl Core {
             self.mount(volume, record, &device).await?;
         }
         Ok(device)
+    }
+
+    /// The device that is the volume's by its identity: its link may still lead to what was there before, or nowhere.
+    async fn identified(&self, volume: &VolumeId) -> Result<DevicePath, Status> {
+        let lost = || Status::unavailable(format!("the device of volume {volume} has gone again"));
+        self.bare(volume).await?.ok_or_else(lost)
+    }
+
+    /// A device that has just appeared may show the size of the one that was there before.
+    async fn look_again(&self, device: &DevicePath) -> Result<Bytes, Status> {
+        let size = self.host().rescan(device).await;
+        size.map_err(|error| refuse::host("measuring the device", &error))
     }
 
     async fn mount(&self, volume: &VolumeId, record: &StagedRecord, device: &DevicePath) -> Result<(), Status> {

@@ -57,11 +57,12 @@ async fn expand(core: Arc<Core>, volume: VolumeId, path: HostPath, range: SizeRa
         )));
     }
     if size < range.required {
+        // Not OUT_OF_RANGE: the volume may have grown, and this machine not know it yet. Kubernetes gives an expansion up that is out of range.
         let text = format!(
-            "the volume has {size}, less than the {} asked: grow it in the storage system",
+            "the device shows {size}, less than the {} asked: not grown in the storage system, or not seen here yet",
             range.required
         );
-        return Err(Status::out_of_range(text));
+        return Err(Status::unavailable(text));
     }
     if record.capability.form.is_block() {
         return Ok(size);

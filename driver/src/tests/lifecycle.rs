@@ -143,7 +143,7 @@ async fn a_volume_grows_online_through_both_services() {
     let early = call!(driver.node.node_expand_volume(node_expand("v", TARGET, 3 * GI)));
     assert_eq!(
         code(early),
-        tonic::Code::OutOfRange,
+        tonic::Code::Unavailable,
         "the storage system has not grown that far"
     );
     for at in [TARGET.to_owned(), staging("v")] {

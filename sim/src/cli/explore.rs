@@ -66,7 +66,7 @@ pub(super) struct ExploreArgs {
     /// How many storms are under way at once. One for each core if left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
-    /// End after this much time, such as `10m`. Shrinking what was found takes at most half as long again.
+    /// End after this much time, such as `10m`. Shrinking counts: if anything was found, the last fifth is for that.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub time: Option<Duration>,
     /// Play only part I of N of the runs.
@@ -116,7 +116,8 @@ pub(super) fn explore(args: &ExploreArgs, drivers: &Drivers, streams: &mut Strea
     let mut report = campaign.run(&mut |standing| {
         watch.show(standing);
         match presses.load(Ordering::Relaxed) {
-            0 if watch.is_over(standing) => Go::Enough,
+            0 if watch.is_over() => Go::Stop,
+            0 if watch.is_time_to_shrink(standing) => Go::Enough,
             0 => Go::On,
             1 => Go::Stop,
             _ => Go::Now,

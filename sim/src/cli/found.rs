@@ -304,7 +304,12 @@ fn small(out: &mut dyn Write, shrunk: &ShrunkReport) -> io::Result<()> {
     write!(out, "{}", shrunk.story.text())?;
     writeln!(out)?;
     let count = |n: usize, word: &str| format!("{n} {}", plural(n, word));
-    if shrunk.repeats {
+    if shrunk.cut_short {
+        writeln!(out, "  {WARN}there was no time to shrink it to the end{WARN:#}")?;
+    }
+    if shrunk.cut_short && shrunk.plays == 0 {
+        // Whether it comes again is not known.
+    } else if shrunk.repeats {
         writeln!(
             out,
             "  {BOLD}what it takes{BOLD:#}: {}, {}, {}, {} {DIM}(shrunk in {} plays){DIM:#}",

@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// One part in so many of a budget is kept for shrinking, if there is anything to shrink.
+const SHRINKING: u32 = 5;
+
 /// Shows how far a campaign is, and knows how long it has been going.
 pub(super) struct Watch {
     bar: ProgressBar,
@@ -48,11 +51,15 @@ impl Watch {
         }
     }
 
-    /// Whether the budget is spent. Shrinking has half as much beside it.
-    pub fn is_over(&self, standing: &Standing) -> bool {
-        let share = if standing.shrinking.is_some() { 3 } else { 2 };
-        self.budget
-            .is_some_and(|budget| self.bar.elapsed() >= budget * share / 2)
+    /// Whether the budget is spent.
+    pub fn is_over(&self) -> bool {
+        self.budget.is_some_and(|budget| self.bar.elapsed() >= budget)
+    }
+
+    /// Whether what is left of the budget is for shrinking what was found.
+    pub fn is_time_to_shrink(&self, standing: &Standing) -> bool {
+        let share = |budget: Duration| self.bar.elapsed() >= budget - budget / SHRINKING;
+        !standing.violations.is_empty() && self.budget.is_some_and(share)
     }
 
     /// Shows where the campaign stands.

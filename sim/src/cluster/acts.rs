@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
+use super::removal::Removal;
 use super::{Cluster, Due};
 use crate::api::names::TAINT_OUT_OF_SERVICE;
 use crate::api::{Delete, Edit, Kind, ObjKey, Object, ObjectRef, Patch, Write, fields};
@@ -30,6 +31,14 @@ pub(super) enum Act {
     ListsCatchUp,
     /// The devices of volumes on a node work again.
     DevicesWork(String),
+    /// A node is taken out of the cluster.
+    Remove(Removal),
+    /// A call that was held back reaches its driver.
+    Arrive(u64),
+    /// The links of a node's devices lead where they should.
+    LinksTurn(String),
+    /// A node sees sizes as they are.
+    SizesShow(String),
     /// A fault strikes in the middle of what its victim does.
     Befall(Fault),
 }
@@ -60,6 +69,10 @@ impl Cluster {
                     machine.fail_devices(false);
                 }
             }
+            Act::Remove(removal) => self.go_on_removing(removal),
+            Act::Arrive(call) => self.arrive(call),
+            Act::LinksTurn(node) => _ = self.machine(&node).map(|machine| machine.let_links_stay_behind(false)),
+            Act::SizesShow(node) => _ = self.machine(&node).map(|machine| machine.let_sizes_stay_behind(false)),
             Act::StorageBack => self
                 .storages()
                 .iter()
@@ -74,11 +87,18 @@ impl Cluster {
 
     /// Everything that was to happen later happens now.
     pub(super) fn act_all(&mut self) {
+        self.overtaken.clear();
         let acts: Vec<u64> = self.acts.keys().copied().collect();
         for nth in acts {
             match self.acts.get(&nth) {
                 // It lives again: to declare it dead would be a lie, and nothing strikes any more.
-                Some(Act::Taint(_) | Act::Befall(_)) => drop(self.acts.remove(&nth)),
+                Some(Act::Taint(_) | Act::Befall(_) | Act::Arrive(_)) => drop(self.acts.remove(&nth)),
+                // Nobody takes a node away in the calm.
+                Some(Act::Remove(removal)) => {
+                    let removal = removal.clone();
+                    self.acts.remove(&nth);
+                    self.keep_node(&removal);
+                }
                 _ => self.act(nth),
             }
         }

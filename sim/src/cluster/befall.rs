@@ -39,6 +39,7 @@ impl Cluster {
                 self.start_later(&format!("node/{node}"), true, REPAIRED);
                 self.act_later(REPAIRED, Act::Untaint(node.clone()));
             }
+            Fault::RemoveNode { node, back } => self.remove_node(node, back.map(|back| back.get())),
             Fault::StorageAway { lasts } => {
                 self.storages()
                     .iter()
@@ -63,11 +64,24 @@ impl Cluster {
                 }
                 self.act_later(lasts.get(), Act::DevicesWork(node.clone()));
             }
+            Fault::StaleLink { node, lasts } => {
+                if let Some(machine) = self.machine(node) {
+                    machine.let_links_stay_behind(true);
+                }
+                self.act_later(lasts.get(), Act::LinksTurn(node.clone()));
+            }
+            Fault::CachedSize { node, lasts } => {
+                if let Some(machine) = self.machine(node) {
+                    machine.let_sizes_stay_behind(true);
+                }
+                self.act_later(lasts.get(), Act::SizesShow(node.clone()));
+            }
             Fault::Delete { object } => self.user_deletes(object),
             Fault::Recreate { object } => self.user_recreates(object),
             Fault::ShrinkBack { object } => self.user_shrinks_back(object, SECOND_THOUGHTS),
             Fault::RefuseCall { .. }
             | Fault::DelayCall { .. }
+            | Fault::ReorderCall { .. }
             | Fault::DuplicateCall {}
             | Fault::LoseAnswer {}
             | Fault::DelayAnswer { .. }

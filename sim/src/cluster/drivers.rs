@@ -573,12 +573,41 @@ impl Cluster {
         }
     }
 
+    /// Brings a call whose caller has given it up; whatever is answered goes nowhere. `false` if nobody is there who could take it.
+    pub(super) fn bring_late(&mut self, id: u64, who: Who, call: &Arc<Call>) -> bool {
+        let Some(at) = self.seat(who, call) else { return false };
+        let DriverState::Up(served) = &self.drivers.processes[at].state else {
+            return false;
+        };
+        let served = served.clone();
+        let Some(tasks) = self.drivers.processes[at].tasks.clone() else {
+            return false;
+        };
+        self.carry_on(id, (who, call, tasks), at, served, Tamper::Pass, false);
+        true
+    }
+
     fn bring(&mut self, id: u64, at: usize, served: Served, tamper: Tamper, answers: bool) {
         let Some(flight) = self.calls.get(&id) else { return };
-        let call = Arc::clone(&flight.call);
-        let process = &mut self.processes[flight.who.process.0 as usize];
-        let caller = process.tasks.get_or_insert_with(|| Tasks::new(&process.name)).clone();
-        let (lane, board, back) = (process.lane, Arc::clone(&self.board), self.latency.call);
+        let (who, call) = (flight.who, Arc::clone(&flight.call));
+        let process = &mut self.processes[who.process.0 as usize];
+        let tasks = process.tasks.get_or_insert_with(|| Tasks::new(&process.name)).clone();
+        self.carry_on(id, (who, &call, tasks), at, served, tamper, answers);
+    }
+
+    /// `sent`: by whom, what, and the tasks that wait for the answer.
+    fn carry_on(
+        &mut self,
+        id: u64,
+        sent: (Who, &Arc<Call>, Tasks),
+        at: usize,
+        served: Served,
+        tamper: Tamper,
+        answers: bool,
+    ) {
+        let (who, call, caller) = (sent.0, Arc::clone(sent.1), sent.2);
+        let lane = self.processes[who.process.0 as usize].lane;
+        let (board, back) = (Arc::clone(&self.board), self.latency.call);
         let tasks = self.drivers.processes[at]
             .tasks
             .clone()

@@ -17,9 +17,11 @@ mod leftovers;
 mod nodes;
 mod operations;
 mod outside;
+mod overtaken;
 mod pauses;
 mod perform;
 mod process;
+mod removal;
 mod storm;
 #[cfg(test)]
 mod tests;
@@ -133,6 +135,8 @@ pub struct Cluster {
     desk: storm::Desk,
     /// What faults do later.
     acts: BTreeMap<u64, acts::Act>,
+    /// Calls that left their callers and have not arrived, by number.
+    overtaken: BTreeMap<u64, overtaken::Overtaken>,
     next_act: u64,
     /// Leaders that lost their lease, and what carries their calls.
     ghosts: Vec<Who>,
@@ -171,6 +175,7 @@ impl Cluster {
             book: None,
             desk: storm::Desk::default(),
             acts: BTreeMap::new(),
+            overtaken: BTreeMap::new(),
             next_act: 1,
             ghosts: Vec::new(),
             ghost_tasks: Vec::new(),

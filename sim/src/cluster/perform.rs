@@ -171,6 +171,13 @@ impl Cluster {
             },
         );
         self.met_call(id, met);
+        self.end_opposites(&call, met);
+        if let Some(Fault::ReorderCall { by }) = fault {
+            self.hold_call_back(id, who, &call, met, by.get());
+            let lost = Err(injected(Code::Unavailable));
+            self.schedule(who, now + self.latency.call, Due::Replied(id, lost));
+            return;
+        }
         self.send_call(id, who, &call, fault.and_then(tamper));
         let faults = self.strike(met, PlainPhase::Received, false);
         if faults.contains(&Fault::DuplicateCall {}) {
@@ -209,6 +216,7 @@ impl Cluster {
         let Some(flight) = self.calls.remove(&id) else { return };
         let now = self.board.now();
         if let Ok(reply) = &result {
+            self.overtake(&call, &met);
             self.learn_fate(who, &call, reply);
         }
         if self.trace.is_on() {

@@ -399,10 +399,13 @@ impl Cluster {
             Fault::StaleInformer { process, .. } | Fault::Relist { process, .. } => {
                 self.is_alive(process) && !self.is_blind(&process.to_string())
             }
+            Fault::RemoveNode { node, .. } => self.is_alive(&Process::node(node)) && self.can_be_removed(node),
             Fault::PowerLoss { node, .. }
             | Fault::Partition { node, .. }
             | Fault::OutOfService { node }
-            | Fault::FailDevices { node, .. } => self.is_alive(&Process::node(node)),
+            | Fault::FailDevices { node, .. }
+            | Fault::StaleLink { node, .. }
+            | Fault::CachedSize { node, .. } => self.is_alive(&Process::node(node)),
             fault => answered || !fault.is_of_an_answer(),
         }
     }

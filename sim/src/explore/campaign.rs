@@ -23,7 +23,7 @@ use super::report::{Found, Growth, Report, SCHEMA, ScenarioReport, Shard};
 use super::strategy::{Plan, Strategy, StrategyName, Survey};
 use super::subject::{Calm, Finding, Played, Run, SAME_AGAIN, Subject};
 use super::witness::Told;
-use super::work::{Job, Work, Worker};
+use super::work::{Job, Shrinking, Work, Worker, made_small};
 use crate::mutants::Mutant;
 use crate::scenario::Scenario;
 use crate::trace::{Token, VERSION};
@@ -32,6 +32,8 @@ use crate::trace::{Token, VERSION};
 const BATCH: usize = 32;
 /// How often the watcher is asked whether to go on.
 const TICK: Duration = Duration::from_millis(100);
+/// How many ticks a campaign that is stopped waits for plays under way, before it tells what is left as it was found.
+const PATIENCE: u32 = 50;
 
 /// One scenario of a campaign.
 #[derive(Clone)]
@@ -102,9 +104,9 @@ pub struct Standing {
 pub enum Go {
     /// On.
     On,
-    /// No more runs; what was found is shrunk and told. Said while it is being shrunk: it is told as small as it is by then.
+    /// No more runs; what was found is shrunk and told.
     Enough,
-    /// No more runs, and no shrinking.
+    /// No more runs, and no more shrinking: what is not small by now stays as it is.
     Stop,
     /// Not even what is under way.
     Now,
@@ -117,8 +119,8 @@ impl Campaign {
 
     /// Explores. `watch` is asked several times a second whether to go on.
     pub fn run(&self, watch: &mut dyn FnMut(&Standing) -> Go) -> Report {
-        let late = Arc::default();
-        let (work, done) = start(self.jobs.max(1), &self.entries, self.mutant.is_some(), &late);
+        let enough = Arc::new(AtomicBool::new(false));
+        let (work, done) = start(self.jobs.max(1), &self.entries, self.mutant.is_some(), &enough);
         let lanes = self.entries.iter().map(|entry| Lane::new(self, entry)).collect();
         let mut course = Course {
             campaign: self,
@@ -129,7 +131,7 @@ impl Campaign {
             next_lane: 0,
             standing: Standing::default(),
             go: Go::On,
-            late,
+            enough,
         };
         course.standing.of = course.lanes.iter().map(|lane| lane.expected(self)).sum();
         course.explore(watch);
@@ -138,7 +140,7 @@ impl Campaign {
     }
 }
 
-fn start(jobs: usize, entries: &[Entry], infected: bool, late: &Arc<AtomicBool>) -> (Sender<Job>, Receiver<Work>) {
+fn start(jobs: usize, entries: &[Entry], infected: bool, enough: &Arc<AtomicBool>) -> (Sender<Job>, Receiver<Work>) {
     let (work, jobs_heard) = mpsc::channel();
     let (tell, done) = mpsc::channel();
     let heard = Arc::new(Mutex::new(jobs_heard));
@@ -149,9 +151,9 @@ fn start(jobs: usize, entries: &[Entry], infected: bool, late: &Arc<AtomicBool>)
                 .map(|entry| (Arc::clone(&entry.subject), Arc::default()))
                 .collect(),
             infected,
+            enough: Arc::clone(enough),
             heard: Arc::clone(&heard),
             tell: tell.clone(),
-            late: Arc::clone(late),
         };
         // Not joined: a campaign that is stopped does not wait for what is under way.
         std::thread::spawn(move || worker.run());
@@ -299,7 +301,8 @@ struct Course<'a> {
     next_lane: usize,
     standing: Standing,
     go: Go,
-    late: Arc<AtomicBool>,
+    /// Told to the threads when nobody waits for shrinking any more.
+    enough: Arc<AtomicBool>,
 }
 
 impl Course<'_> {
@@ -413,11 +416,31 @@ impl Course<'_> {
                 }
             }
         }
-        if self.go == Go::Now {
-            return;
+        if self.go != Go::Now {
+            self.wait_for_shrinking(&wanted, watch);
         }
+        self.enough.store(true, Ordering::Relaxed);
+        for (lane, place) in wanted {
+            self.keep_as_found(lane, place);
+        }
+    }
+
+    /// What is not shrunk by now is told as it was found.
+    fn keep_as_found(&mut self, lane: usize, place: usize) {
+        let found = &mut self.lanes[lane].report.violations[place];
+        if found.shrunk.is_none() {
+            let how = Shrinking {
+                mutant: self.campaign.mutant_name(),
+                budget: 0,
+                enough: Arc::clone(&self.enough),
+            };
+            found.shrunk = made_small(&*self.campaign.entries[lane].subject, &Memory::default(), found, how);
+        }
+    }
+
+    fn wait_for_shrinking(&mut self, wanted: &[(usize, usize)], watch: &mut dyn FnMut(&Standing) -> Go) {
         let budget = if self.go == Go::Stop { 0 } else { self.campaign.shrink };
-        for (lane, place) in &wanted {
+        for (lane, place) in wanted {
             let found = &self.lanes[*lane].report.violations[*place];
             let job = Job::shrink(*lane, *place, found.clone(), self.campaign.mutant_name(), budget);
             if self.work.send(job).is_err() {
@@ -425,7 +448,8 @@ impl Course<'_> {
             }
         }
         let (mut left, of) = (wanted.len(), wanted.len());
-        while left > 0 {
+        let mut patience = PATIENCE;
+        while left > 0 && patience > 0 {
             self.standing.shrinking = Some((of - left, of));
             match self.done.recv_timeout(TICK) {
                 Ok(Work::Shrunk(lane, place, shrunk)) => {
@@ -433,17 +457,22 @@ impl Course<'_> {
                     self.lanes[lane].report.violations[place].shrunk = shrunk.map(|shrunk| *shrunk);
                 }
                 // A run that was under way when exploring ended.
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => patience -= u32::from(self.go == Go::Stop),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let standing = self.standing();
             let go = watch(&standing);
-            if go == Go::Enough {
-                self.late.store(true, Ordering::Relaxed);
-            }
-            if go == Go::Now || (go == Go::Stop && self.go != Go::Stop) {
-                self.go = go;
-                return;
+            match go {
+                Go::Now => {
+                    self.go = go;
+                    return;
+                }
+                Go::Stop if self.go != Go::Stop => {
+                    self.go = go;
+                    self.enough.store(true, Ordering::Relaxed);
+                }
+                Go::On | Go::Enough | Go::Stop => {}
             }
         }
     }

@@ -188,6 +188,9 @@ pub struct ShrunkReport {
     pub plays: u32,
     /// Whether the violation comes again when its strikes are pinned by site.
     pub repeats: bool,
+    /// Whether there was no time to make it smaller. Without any plays nobody knows whether it comes again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut_short: bool,
     /// The replay file, as text.
     pub replay: String,
     /// The name of the replay file, where one was written.

@@ -2,12 +2,13 @@
 //!
 //! Every candidate is replayed by strikes that are pinned by site, so that it survives small changes of the run; it counts when the same promise is broken. The order is that
 //! of what helps a reader most: first the strikes (delta debugging after Zeller and Hildebrandt), because the others follow from them; then simpler faults in place of those that are
-//! left; then steps, expectations, objects and nodes of the scenario. All of it is bounded by a number of plays, and ends early when there is no time left.
+//! left; then steps, expectations, objects and nodes of the scenario. What the scenario itself lets strike stays until everything else is small, and goes only if the promise
+//! breaks without it. All of it is bounded by a number of plays, and ends when the trial has no more time.
 
 use std::collections::BTreeSet;
 
 use super::simpler::simpler;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Step};
 use crate::storm::Strike;
 
 /// What is shrunk.
@@ -32,8 +33,8 @@ pub trait Trial {
         true
     }
 
-    /// Whether nothing more is to be tried: there is no time left.
-    fn is_late(&self) -> bool {
+    /// Whether there is no time for another play.
+    fn is_over(&self) -> bool {
         false
     }
 }
@@ -47,6 +48,8 @@ pub struct Shrunk {
     pub plays: u32,
     /// Whether the violation came again when its strikes were pinned by site. If not, the case is as it was found.
     pub repeats: bool,
+    /// Whether there was no time to go on. If there were no plays at all, nobody knows whether the violation comes again.
+    pub cut_short: bool,
 }
 
 /// The seeds that are tried in place of the one that was found: a replay file is best without one.
@@ -61,13 +64,8 @@ pub fn shrink(case: Case, budget: u32, trial: &mut dyn Trial) -> Shrunk {
         trial,
         proves: false,
     };
-    if !shrinker.play_best() {
-        let plays = shrinker.plays;
-        return Shrunk {
-            case: shrinker.best,
-            plays,
-            repeats: false,
-        };
+    if shrinker.trial.is_over() || !shrinker.play_best() {
+        return shrinker.done(false);
     }
     shrinker.seed();
     shrinker.strikes();
@@ -81,11 +79,7 @@ pub fn shrink(case: Case, budget: u32, trial: &mut dyn Trial) -> Shrunk {
     }
     shrinker.scenario();
     shrinker.strikes();
-    Shrunk {
-        case: shrinker.best,
-        plays: shrinker.plays,
-        repeats: true,
-    }
+    shrinker.done(true)
 }
 
 struct Shrinker<'a> {
@@ -103,8 +97,17 @@ impl Shrinker<'_> {
         self.trial.breaks(&self.best)
     }
 
+    fn done(self, repeats: bool) -> Shrunk {
+        Shrunk {
+            cut_short: self.trial.is_over(),
+            case: self.best,
+            plays: self.plays,
+            repeats,
+        }
+    }
+
     fn spent(&self) -> bool {
-        self.plays >= self.budget || self.trial.is_late()
+        self.plays >= self.budget || self.trial.is_over()
     }
 
     /// Takes the candidate if it still breaks the promise.
@@ -180,10 +183,26 @@ impl Shrinker<'_> {
             ..scenario.clone()
         };
         self.try_scenario(&bare);
-        self.parts(|s| s.steps.len(), |s, kept| keep(&mut s.steps, kept));
+        self.steps(|step| struck_by(step).is_none());
         self.parts(|s| s.expect.len(), |s, kept| keep(&mut s.expect, kept));
         self.parts(|s| s.manifests.len(), |s, kept| keep(&mut s.manifests, kept));
         self.nodes();
+        self.steps(|step| struck_by(step).is_some());
+    }
+
+    /// Shrinks those steps of the scenario that are meant; the others stay.
+    fn steps(&mut self, meant: impl Fn(&Step) -> bool) {
+        let Some(whole) = self.best.scenario.clone() else {
+            return;
+        };
+        let which: Vec<usize> = (0..whole.steps.len()).filter(|at| meant(&whole.steps[*at])).collect();
+        minimal(which.len(), |kept| {
+            let mut smaller = whole.clone();
+            let stays = |at: &usize| !which.contains(at) || kept.iter().any(|nth| which[*nth] == *at);
+            let kept: Vec<usize> = (0..whole.steps.len()).filter(stays).collect();
+            keep(&mut smaller.steps, &kept);
+            self.try_scenario(&smaller)
+        });
     }
 
     /// Shrinks one list of the scenario.
@@ -219,6 +238,15 @@ impl Shrinker<'_> {
             scenario: Some(scenario),
             ..self.best.clone()
         })
+    }
+}
+
+/// What a step of a scenario lets strike at a site, as a sentence.
+pub fn struck_by(step: &Step) -> Option<String> {
+    match step {
+        Step::Strike(strike) => Some(strike.to_string()),
+        Step::Crash(crash) => crash.at.as_ref().map(|site| format!("crash at {site}")),
+        _ => None,
     }
 }
 
@@ -348,6 +376,88 @@ mod tests {
         let shrunk = shrink(case.clone(), 10, &mut OnToy(toy));
         assert!(!shrunk.repeats);
         assert_eq!(shrunk.case, case);
+    }
+
+    /// Breaks as long as the scenario has so many steps that strike.
+    struct OnSteps(usize);
+
+    impl Trial for OnSteps {
+        fn breaks(&mut self, case: &Case) -> bool {
+            let scenario = case.scenario.as_ref().unwrap();
+            let strikes = scenario.steps.iter().filter(|step| super::struck_by(step).is_some());
+            strikes.count() >= self.0
+        }
+    }
+
+    #[test]
+    fn what_a_scenario_lets_strike_stays_if_it_matters_and_goes_last() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/faults");
+        let library = crate::scenario::load(std::path::Path::new(folder)).unwrap();
+        let scenario = library
+            .into_iter()
+            .find(|s| s.name.ends_with("pod-deleted-while-publishing-fails"));
+        let scenario = scenario.expect("the library has it");
+        let own = |case: &Case| {
+            let steps = &case.scenario.as_ref().unwrap().steps;
+            let struck = steps.iter().filter_map(super::struck_by).count();
+            (struck, steps.len())
+        };
+        let case = Case {
+            scenario: Some(scenario),
+            seed: 0,
+            strikes: Vec::new(),
+        };
+        assert_eq!(own(&case).0, 2);
+        for needed in [0, 1, 2] {
+            let shrunk = shrink(case.clone(), 200, &mut OnSteps(needed));
+            assert_eq!(own(&shrunk.case), (needed, needed));
+        }
+        // As long as anything else can be left out, all strikes stay.
+        let shrunk = shrink(case, 3, &mut OnSteps(0));
+        assert_eq!(own(&shrunk.case).0, 2);
+    }
+
+    /// Has time for so many plays.
+    struct Patient(OnToy, u32);
+
+    impl Trial for Patient {
+        fn breaks(&mut self, case: &Case) -> bool {
+            self.1 -= 1;
+            self.0.breaks(case)
+        }
+
+        fn is_over(&self) -> bool {
+            self.1 == 0
+        }
+    }
+
+    #[test]
+    fn without_time_everything_stays_as_it_is_and_says_so() {
+        let toy = || Toy {
+            needs: vec!["kubelet/node-1 / NodeStageVolume"],
+        };
+        let at = |attempt| {
+            site(
+                "kubelet/node-1",
+                "NodeStageVolume",
+                "pvc data",
+                attempt,
+                PlainPhase::BeforeSend,
+            )
+        };
+        let strikes = (1..=3).map(|attempt| Strike {
+            at: at(attempt),
+            fault: crash("kubelet/node-1"),
+        });
+        let case = Case {
+            scenario: None,
+            seed: 7,
+            strikes: strikes.collect(),
+        };
+        let shrunk = shrink(case.clone(), 100, &mut Patient(OnToy(toy()), 0));
+        assert!(shrunk.cut_short && shrunk.plays == 0 && shrunk.case == case);
+        let shrunk = shrink(case, 100, &mut Patient(OnToy(toy()), 2));
+        assert!(shrunk.cut_short && shrunk.repeats && shrunk.plays == 2);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::campaign::{Memory, differs, next_job, survey_run};
 use super::replay::ReplayFile;
 use super::report::{Found, ShrunkReport};
-use super::shrink::{Case, Shrunk, Trial, shrink};
+use super::shrink::{Case, Shrunk, Trial, shrink, struck_by};
 use super::story::{self, Story};
 use super::strategy::Plan;
 use super::subject::{Finding, Played, Run, Subject};
@@ -66,10 +66,10 @@ pub(super) struct Worker {
     pub subjects: Vec<(Arc<dyn Subject>, Memory)>,
     /// Whether a bug is switched on: what the honest cluster breaks as well then proves nothing.
     pub infected: bool,
+    /// Nobody waits for shrinking any more.
+    pub enough: Arc<AtomicBool>,
     pub heard: Arc<Mutex<Receiver<Job>>>,
     pub tell: Sender<Work>,
-    /// Whether there is no time left for shrinking.
-    pub late: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -111,7 +111,12 @@ impl Worker {
                 budget,
             } => {
                 let (subject, told) = &self.subjects[lane];
-                let shrunk = made_small(&**subject, (told, &self.late), &found, mutant, budget);
+                let how = Shrinking {
+                    mutant,
+                    budget,
+                    enough: Arc::clone(&self.enough),
+                };
+                let shrunk = made_small(&**subject, told, &found, how);
                 Work::Shrunk(lane, place, shrunk.map(Box::new))
             }
         }
@@ -159,19 +164,23 @@ fn lines(played: &Played) -> Vec<String> {
     String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
 }
 
-/// Shrinks a violation and tells it.
-pub(super) fn made_small(
-    subject: &dyn Subject,
-    (told, late): (&Memory, &AtomicBool),
-    found: &Found,
-    mutant: Option<String>,
-    budget: u32,
-) -> Option<ShrunkReport> {
+/// How a violation is shrunk.
+pub(super) struct Shrinking {
+    /// The bug that is switched on.
+    pub mutant: Option<String>,
+    /// How many plays it may take.
+    pub budget: u32,
+    /// Nobody waits for it any more.
+    pub enough: Arc<AtomicBool>,
+}
+
+/// Shrinks a violation and tells it. Without time it stays as it was found, and is not played.
+pub(super) fn made_small(subject: &dyn Subject, told: &Memory, found: &Found, how: Shrinking) -> Option<ShrunkReport> {
     let scenario = subject.scenario()?.clone();
     let token: Token = found.token.parse().ok()?;
     let promise = found.finding.promise.clone();
     let case = Case {
-        scenario: Some(scenario),
+        scenario: Some(scenario.clone()),
         seed: token.seed,
         strikes: found.strikes.clone(),
     };
@@ -179,13 +188,33 @@ pub(super) fn made_small(
         subject,
         told,
         promise: &promise,
-        late,
-        infected: mutant.is_some(),
+        infected: how.mutant.is_some(),
+        enough: &how.enough,
     };
-    let Shrunk { case, plays, repeats } = shrink(case, budget, &mut trial);
-    let (finding, story) = trial.tell(&case, found);
+    let Shrunk {
+        case,
+        plays,
+        repeats,
+        cut_short,
+    } = shrink(case, how.budget, &mut trial);
+    let (finding, story) = if trial.is_over() {
+        (found.finding.clone(), Story::default())
+    } else {
+        trial.tell(&case, found)
+    };
+    let left_out = left_out(&scenario, case.scenario.as_ref()?);
     let scenario = case.scenario.as_ref()?;
-    let file = ReplayFile::new(&case, &promise, mutant)?;
+    let file = ReplayFile::new(&case, &promise, how.mutant)?;
+    let mut comment = comment(&finding, &story, scenario, subject.link());
+    if cut_short {
+        comment.push_str("\nThere was no time to make it smaller.\n");
+    }
+    if !left_out.is_empty() {
+        let left_out = left_out.join("\n  ");
+        comment.push_str(&format!(
+            "\nThe scenario lets more strike, without which the promise breaks as well:\n  {left_out}\n"
+        ));
+    }
     Some(ShrunkReport {
         strikes: case.strikes.clone(),
         steps: scenario.steps.len(),
@@ -193,10 +222,18 @@ pub(super) fn made_small(
         nodes: scenario.cluster.nodes.len(),
         plays,
         repeats,
-        replay: file.text(&comment(&finding, &story, scenario, subject.link())),
+        cut_short,
+        replay: file.text(&comment),
         file: None,
         story,
     })
+}
+
+/// What a scenario lets strike and a smaller one does not.
+fn left_out(whole: &Scenario, smaller: &Scenario) -> Vec<String> {
+    let own = |scenario: &Scenario| scenario.steps.iter().filter_map(struck_by).collect::<Vec<_>>();
+    let kept = own(smaller);
+    own(whole).into_iter().filter(|strike| !kept.contains(strike)).collect()
 }
 
 /// What stands above a replay file.
@@ -221,8 +258,9 @@ pub(super) struct OnSubject<'a> {
     pub subject: &'a dyn Subject,
     pub told: &'a Memory,
     pub promise: &'a str,
-    pub late: &'a AtomicBool,
     pub infected: bool,
+    /// Nobody waits for it any more.
+    pub enough: &'a AtomicBool,
 }
 
 impl OnSubject<'_> {
@@ -268,7 +306,7 @@ impl Trial for OnSubject<'_> {
         played.is_some_and(|played| played.broke(self.promise).is_none())
     }
 
-    fn is_late(&self) -> bool {
-        self.late.load(Ordering::Relaxed)
+    fn is_over(&self) -> bool {
+        self.enough.load(Ordering::Relaxed)
     }
 }

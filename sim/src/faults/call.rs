@@ -3,6 +3,10 @@
 //! **Refused, delayed.** *May break:* whoever takes a failed call for one that did nothing, or counts on the order of calls about different volumes.
 //! *Why it must survive:* sockets are not there yet, drivers are busy. CSI: UNAVAILABLE, ABORTED and DEADLINE_EXCEEDED are tried again.
 //!
+//! **Overtaken.** *May break:* a driver that takes what arrives last for what is wanted: a detachment from one node, long repeated and done, arrives behind the attachment
+//! to the next one and takes that away; a smaller expansion arrives behind a larger one. *Why:* two connections have no order, and a caller that lost one does not know what
+//! became of its request. Never behind its opposite: that no driver could tell (see `cluster/overtaken.rs`).
+//!
 //! **Doubled.** *May break:* a driver that does the same thing twice at once. *Why:* a CO that lost its state may call again while its first call is still
 //! under way (CSI, *Timeouts* and *Concurrency*); the driver may answer ABORTED to the second.
 //!
@@ -16,6 +20,8 @@ use crate::scenario::{Call, Code, PlainPhase};
 
 /// Shorter than every deadline.
 const SHORT: u64 = 1;
+/// How long a call is overtaken: the first repeats are through.
+const OVERTAKEN: u64 = 5;
 /// Longer than the deadline of a sidecar (15 s), shorter than that of kubelet (2 min).
 const LONG: u64 = 20;
 
@@ -43,6 +49,15 @@ pub(super) fn offer(spot: &Spot<'_>, menu: &mut Vec<Fault>) {
             }
         }
         PlainPhase::AfterReply | PlainPhase::Before | PlainPhase::Applied => {}
+    }
+}
+
+/// What a menu has of this behind everything else.
+pub(super) fn offer_overtaking(spot: &Spot<'_>, menu: &mut Vec<Fault>) {
+    if spot.phase == PlainPhase::BeforeSend {
+        menu.push(Fault::ReorderCall {
+            by: seconds(OVERTAKEN).into(),
+        });
     }
 }
 

@@ -1,13 +1,14 @@
 //! Faults: the trouble that a run may meet, family by family, and where each may strike (the *menu* of a site).
 //!
 //! A menu holds what an honest driver, honest sidecars and an honest Kubernetes must survive, with a few fixed values, in the order of the families:
-//! [`process`], [`node`], [`call`], [`api`], [`storage`], [`clock`], [`user`]; at an operation of a driver, [`operation`]. A scenario may pin more than that: other values, and answers that no honest driver gives.
+//! [`process`], [`node`], [`call`], [`api`], [`storage`], [`clock`], [`device`], [`user`]; at an operation of a driver, [`operation`]. A scenario may pin more than that: other values, and answers that no honest driver gives.
 //!
 //! Faults only widen what may happen. They know nothing of strategies, and judge nothing. What they do is done in `cluster`.
 
 pub mod api;
 pub mod call;
 pub mod clock;
+pub mod device;
 pub mod node;
 pub mod operation;
 pub mod process;
@@ -42,6 +43,9 @@ pub fn menu(spot: &Spot<'_>) -> Vec<Fault> {
     api::offer(spot, &mut menu);
     storage::offer(spot, &mut menu);
     clock::offer(spot, &mut menu);
+    device::offer(spot, &mut menu);
+    node::offer_removal(spot, &mut menu);
+    call::offer_overtaking(spot, &mut menu);
     menu
 }
 

@@ -11,6 +11,10 @@
 //!
 //! **Out of service.** *May break:* whoever waits for a node to confirm. *Why:* non-graceful node shutdown: somebody who knows that the node is dead says so with
 //! a taint, and Kubernetes detaches at once. The fault never taints a living node: that would be a lie.
+//!
+//! **Removed.** *May break:* whoever needs the Node to say what is attached there, or under which id the driver knows it: the object goes while volumes are still
+//! attached, and takes CSINode with it. *Why:* people drain nodes and delete them, and autoscalers do nothing else. The machine may come back: it registers under its
+//! name, with another UID, and nothing of what was said of the old Node is said of the new one.
 
 use super::{Fault, Spot, seconds};
 use crate::scenario::{PlainPhase, Process, Role};
@@ -21,6 +25,22 @@ const BLINK: u64 = 30;
 const NOTICED: u64 = 60;
 /// Long enough that a node's pods are evicted (300 s) and its volumes detached by force (360 s after that at the latest).
 const LOST: u64 = 700;
+
+/// A removed node that comes back before its volumes are detached by force, and one that comes back after that.
+const REPLACED: [u64; 2] = [60, 700];
+
+/// What a menu has of this behind everything else.
+pub(super) fn offer_removal(spot: &Spot<'_>, menu: &mut Vec<Fault>) {
+    let (Role::Kubelet, Some(node)) = (spot.process.role, &spot.process.node) else {
+        return;
+    };
+    if matches!(spot.phase, PlainPhase::Received | PlainPhase::AfterReply) {
+        menu.extend(REPLACED.map(|back| Fault::RemoveNode {
+            node: node.clone(),
+            back: Some(seconds(back).into()),
+        }));
+    }
+}
 
 pub(super) fn offer(spot: &Spot<'_>, menu: &mut Vec<Fault>) {
     let (Role::Kubelet, Some(node)) = (spot.process.role, &spot.process.node) else {

@@ -42,6 +42,8 @@ pub(super) struct Device {
     pub access: Access,
     /// As the kernel knows it: the volume may have grown since.
     pub size: Bytes,
+    /// The size is that of another device, which was at this path before.
+    inherited: bool,
     /// The device under it, if it is the open encryption layer of one.
     pub under: Option<DevicePath>,
     /// It answers everything with an error.
@@ -190,7 +192,7 @@ impl Kernel {
         found.map(|(path, _)| path)
     }
 
-    /// Makes an exported volume appear as a device.
+    /// Makes an exported volume appear as a device, and gives what the device's link shows.
     pub(super) fn attach(
         &mut self,
         wanted: Wanted<'_>,
@@ -224,6 +226,7 @@ impl Kernel {
         let path = names.find(|path| !self.devices.contains_key(path));
         let path = path.ok_or(Errno::NoSpace)?;
         self.add(path.as_str(), &Node::Device(path.clone()))?;
+        let inherited = self.lag.size_at(&path);
         let device = Device {
             driver: Arc::clone(wanted.driver),
             storage: wanted.storage.clone(),
@@ -231,7 +234,8 @@ impl Kernel {
             node: wanted.node.clone(),
             generation: export.generation,
             access,
-            size,
+            size: inherited.unwrap_or(size),
+            inherited: inherited.is_some(),
             under: None,
             failing: self.failing,
             dirty: Vec::new(),
@@ -240,7 +244,7 @@ impl Kernel {
             .storage
             .set_in_use(wanted.volume, wanted.node, export.generation, true);
         self.devices.insert(path.clone(), device);
-        Ok(path)
+        Ok(self.lag.link(&path))
     }
 
     /// Takes a volume's device away; what was written to the bare device reaches the volume first.
@@ -260,6 +264,7 @@ impl Kernel {
             // A device that was cut off takes nothing: its last writes are lost.
             let _ = device.flush();
             device.release();
+            self.lag.gone(path, device.size);
         }
         self.remove(path.as_str(), |_, _| Ok(()))
             .expect("a device that nobody uses has a node that nothing covers");
@@ -292,10 +297,13 @@ impl Kernel {
     /// Asks the storage system how large a device is now.
     pub(super) fn rescan(&mut self, path: &DevicePath) -> Result<Bytes, Errno> {
         let device = self.devices.get_mut(path).ok_or(Errno::Missing)?;
-        device.size = match device.under {
+        let size = match device.under {
             Some(_) => return Err(Errno::Invalid),
             None => device.reach(|volume| Ok(volume.bare_size()))?,
         };
+        if !self.lag.sizes || device.inherited {
+            (device.size, device.inherited) = (size, false);
+        }
         Ok(device.size)
     }
 
@@ -418,6 +426,7 @@ impl Kernel {
             generation: bare.generation,
             access,
             size: behind_header(bare.size),
+            inherited: false,
             under: Some(under),
             failing: self.failing,
             dirty: Vec::new(),

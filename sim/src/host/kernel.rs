@@ -24,6 +24,7 @@ use super::cache::Cached;
 use super::device::Device;
 use super::errno::Errno;
 use super::filesystem::{FsImage, Ino, Node, ROOT};
+use super::lag::Lag;
 use super::pods::Container;
 use super::turns::Loss;
 
@@ -91,6 +92,7 @@ pub(super) struct Kernel {
     /// Files that processes of the machine itself hold open.
     pub open: BTreeMap<u64, Spot>,
     next: u64,
+    pub lag: Lag,
     /// How many supers are shared with other machines.
     pub shared: usize,
     /// Whether the devices of volumes fail.
@@ -113,6 +115,7 @@ impl Kernel {
             containers: BTreeMap::new(),
             open: BTreeMap::new(),
             next: 0,
+            lag: Lag::default(),
             shared: 0,
             failing: false,
         };
@@ -193,6 +196,7 @@ impl Kernel {
         self.over.clear();
         self.containers.clear();
         self.open.clear();
+        self.lag = Lag::default();
         self.shared = 0;
     }
 

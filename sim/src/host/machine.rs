@@ -22,6 +22,7 @@ use super::cell::{BLOCK, Backing, Cell, ReadBack};
 use super::errno::Errno;
 use super::filesystem::Node;
 use super::kernel::{Kernel, Spot, link_to};
+use super::lag::Lag;
 use super::modelled::{HostSeat, ModelHost};
 use super::pods::{PodError, PodWrite, Written};
 use super::turns::Loss;
@@ -291,6 +292,13 @@ impl Machine {
         }
         kernel.refresh();
         Some(act(kernel))
+    }
+
+    /// Changes what it is late to notice. One that is not modelled is as late as it is.
+    pub(super) fn with_lag(&self, change: impl FnOnce(&mut Lag)) {
+        if self.0.real.is_none() {
+            change(&mut touch(&mut self.lock()).lag);
+        }
     }
 
     /// Looks without touching: `untouched` if nobody has used the machine yet.

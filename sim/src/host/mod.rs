@@ -22,6 +22,7 @@ mod extents;
 mod filesystem;
 mod flags;
 mod kernel;
+mod lag;
 mod machine;
 mod modelled;
 mod mounts;

@@ -109,6 +109,7 @@ pub static MUTANTS: &[Mutant] = &[
     driver(Quirk::RestartBreaksExpand, 11, &["expand/after-the-driver-restarted"]),
     driver(Quirk::InnerLayerNotGrown, 11, &["secrets/encrypted-volume"]),
     driver(Quirk::GrowBeforeRescan, 11, &[ONLINE]),
+    driver(Quirk::OldSizeBelieved, 11, &["faults/size-of-the-device-before"]),
     driver(Quirk::CopyNotGrown, 11, &[LARGER]),
     driver(Quirk::ExpandStuckAfterFailure, 11, &["faults/expansion-cut-short"]),
     driver(Quirk::PublishStacksMounts, 12, &["shapes/republished-for-hours"]),

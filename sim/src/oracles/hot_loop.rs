@@ -8,7 +8,7 @@
 //! Kubernetes 1.36 itself has three loops without a back-off; they are not counted:
 //!
 //! - The attach-detach controller repeats the patch of a node's `volumesAttached` that is refused in each pass, every 100 ms (`reconciler.go`: a failed
-//!   update flags the node again; fact sheet 4.3). Patches that are taken count.
+//!   update flags the node again; fact sheet 4.3). Patches that are taken count, each by what it says: one for each of many volumes that leave is no loop.
 //! - An attach and a detach of a volume for one node have one key: each resets the back-off of the other (`nestedpendingoperations.go`: "previous operation
 //!   and new operation are different"). While both fail, its VolumeAttachment is deleted again at every turn; while the API server refuses
 //!   both, in each pass.
@@ -69,12 +69,13 @@ impl Oracle for NoHotLoop {
             What::Write { write, result, .. }
                 if write.target().kind != Kind::Event
                     && &*record.process != crate::cluster::USER
-                    && !(result.is_err() && tells_what_is_attached(write)) =>
+                    && !(result.is_err() && what_is_attached(write).is_some()) =>
             {
                 let target = write.target();
                 let name = &*target.key.name;
+                let said = what_is_attached(write).unwrap_or_default();
                 (
-                    digest(&[&record.process, verb(write), target.kind.name(), name]),
+                    digest(&[&record.process, verb(write), target.kind.name(), name, &said]),
                     Some(target),
                 )
             }
@@ -163,10 +164,13 @@ impl NoHotLoop {
     }
 }
 
-/// Whether a write is the attach-detach controller's word to a node.
-fn tells_what_is_attached(write: &Write) -> bool {
-    let Write::Patch(patch) = write else { return false };
-    patch.edits.iter().any(|edit| matches!(edit, Edit::VolumesAttached(_)))
+/// The attach-detach controller's word to a node, if a write is that: the volumes that it names.
+fn what_is_attached(write: &Write) -> Option<String> {
+    let Write::Patch(patch) = write else { return None };
+    patch.edits.iter().find_map(|edit| match edit {
+        Edit::VolumesAttached(volumes) => Some(volumes.iter().map(|volume| format!("{} ", volume.name)).collect()),
+        _ => None,
+    })
 }
 
 /// Whether this is a VolumeAttachment whose volume is wanted on another node, and cannot be attached there either.

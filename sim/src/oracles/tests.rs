@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::AttachedVolume;
 use serde_json::json;
 use tonic::Status;
 use wavetank_driver::pool::{NewVolume, Pool as _, Provisioning};
@@ -465,6 +466,33 @@ fn what_kubernetes_repeats_in_each_pass_is_not_hot() {
     };
     assert!(refused(|| Edit::VolumesAttached(Vec::new())).is_empty());
     assert_eq!(refused(|| Edit::Merge(json!({}))), ["no-hot-loop"]);
+}
+
+#[test]
+fn many_volumes_that_leave_one_node_are_no_loop() {
+    let taken = |volumes: fn(usize) -> usize| {
+        broken(async move |mut b| {
+            for nth in 0..50 {
+                let name = |nth: usize| AttachedVolume {
+                    name: format!("kubernetes.io/csi/csi.wavetank.dev^v{nth}"),
+                    ..AttachedVolume::default()
+                };
+                let left = (0..volumes(nth)).map(name).collect();
+                let node = ObjectRef::new(Kind::Node, ObjKey::cluster("n1"));
+                let patch = Patch::status(node, vec![Edit::VolumesAttached(left)]);
+                let object = Object::from_json(Kind::Node, json!({"metadata": {"name": "n1"}})).expect("a node");
+                let what = What::Write {
+                    write: Arc::new(Write::Patch(patch)),
+                    before: None,
+                    result: Ok(Written { object, changed: true }),
+                };
+                b.push("controller-manager", what);
+            }
+            b
+        })
+    };
+    assert!(taken(|nth| 50 - nth).is_empty());
+    assert_eq!(taken(|_| 7), ["no-hot-loop"]);
 }
 
 #[test]

@@ -327,7 +327,7 @@ fn brings_trouble(step: &Step) -> bool {
         Step::Stop(_) | Step::Crash(_) | Step::Inject(_) | Step::Taint(_) | Step::Cordon(_) | Step::Heal(_) => true,
         // What it does to a call or an operation leads to the same end; who loses a process, a node or an object may end elsewhere.
         Step::Strike(Strike { fault, .. }) => {
-            fault.process().is_some() || fault.node().is_some() || fault.object().is_some()
+            fault.process().is_some() || (fault.node().is_some() && !fault.is_of_devices()) || fault.object().is_some()
         }
         Step::Delete(delete) => delete.target.kind.0 == Kind::Node,
         _ => false,

@@ -36,6 +36,12 @@ pub enum Fault {
         /// How much.
         by: GoDuration,
     },
+    /// The caller loses its connection and gets UNAVAILABLE; the call reaches the driver when another one about the same object, of another kind or for another
+    /// node, has been answered OK, or after this time. A call that undoes it, or that it would undo, ends it.
+    ReorderCall {
+        /// How long at most.
+        by: GoDuration,
+    },
     /// The call reaches the driver twice, the second time while the first is under way. The caller gets the answer to the first.
     DuplicateCall {},
     /// The driver has done what it was told, and its answer never arrives: the caller waits for its deadline.
@@ -130,6 +136,14 @@ pub enum Fault {
         /// Which.
         node: String,
     },
+    /// A node is taken out of the cluster: cordoned, its pods deleted, its Node deleted when they are gone, its machine switched off.
+    RemoveNode {
+        /// Which.
+        node: String,
+        /// How long after that the machine comes back and registers again. Not before everything heals if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        back: Option<GoDuration>,
+    },
     /// The management of the storage systems cannot be reached for a while; reading and writing go on.
     StorageAway {
         /// For how long.
@@ -152,6 +166,23 @@ pub enum Fault {
     },
     /// The storage systems list the volumes of a while ago: what came and went since is missing or still there.
     StaleLists {
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// The links of devices that appear on a node stay behind for a while: each leads to the device that appeared before it, or to nothing.
+    StaleLink {
+        /// Which node.
+        node: String,
+        /// For how long.
+        #[serde(rename = "for")]
+        lasts: GoDuration,
+    },
+    /// A node keeps sizes of devices for a while: one that appears where another was shows the size of that until it is looked at again, and none is seen
+    /// to grow.
+    CachedSize {
+        /// Which node.
+        node: String,
         /// For how long.
         #[serde(rename = "for")]
         lasts: GoDuration,
@@ -243,8 +274,13 @@ impl Fault {
     /// The node that it befalls, if it names one.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Fault::PowerLoss { node, .. } | Fault::Partition { node, .. } | Fault::OutOfService { node } => Some(node),
-            Fault::FailDevices { node, .. } => Some(node),
+            Fault::PowerLoss { node, .. }
+            | Fault::Partition { node, .. }
+            | Fault::OutOfService { node }
+            | Fault::RemoveNode { node, .. }
+            | Fault::StaleLink { node, .. }
+            | Fault::CachedSize { node, .. }
+            | Fault::FailDevices { node, .. } => Some(node),
             _ => None,
         }
     }
@@ -263,7 +299,7 @@ impl Fault {
     /// A sentence that names the phase where it can.
     pub fn fits(&self, phase: Phase) -> Result<(), String> {
         let right = match self {
-            Fault::RefuseCall { .. } | Fault::DelayCall { .. } => PlainPhase::BeforeSend,
+            Fault::RefuseCall { .. } | Fault::DelayCall { .. } | Fault::ReorderCall { .. } => PlainPhase::BeforeSend,
             Fault::DuplicateCall {} => PlainPhase::Received,
             Fault::LoseAnswer {} | Fault::DelayAnswer { .. } | Fault::ReplaceAnswer { .. } => PlainPhase::BeforeReply,
             Fault::Conflict {} | Fault::FailWrite {} | Fault::ThrottleWrite { .. } => PlainPhase::Before,
@@ -296,7 +332,14 @@ impl Fault {
                 | Fault::StaleLists { .. }
                 | Fault::SkewClock { .. }
                 | Fault::FailDevices { .. }
+                | Fault::StaleLink { .. }
+                | Fault::CachedSize { .. }
         )
+    }
+
+    /// Whether it is about the devices of a node, which lives on.
+    pub fn is_of_devices(&self) -> bool {
+        matches!(self, Fault::StaleLink { .. } | Fault::CachedSize { .. })
     }
 
     /// Whether it is about the answer to a call.

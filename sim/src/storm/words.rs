@@ -12,6 +12,7 @@ impl Fault {
             Fault::Pause { .. } => "pause",
             Fault::RefuseCall { .. } => "refuseCall",
             Fault::DelayCall { .. } => "delayCall",
+            Fault::ReorderCall { .. } => "reorderCall",
             Fault::DuplicateCall {} => "duplicateCall",
             Fault::LoseAnswer {} => "loseAnswer",
             Fault::DelayAnswer { .. } => "delayAnswer",
@@ -31,10 +32,13 @@ impl Fault {
             Fault::PowerLoss { .. } => "powerLoss",
             Fault::Partition { .. } => "partition",
             Fault::OutOfService { .. } => "outOfService",
+            Fault::RemoveNode { .. } => "removeNode",
             Fault::StorageAway { .. } => "storageAway",
             Fault::StorageFull { .. } => "storageFull",
             Fault::SlowStorage { .. } => "slowStorage",
             Fault::StaleLists { .. } => "staleLists",
+            Fault::StaleLink { .. } => "staleLink",
+            Fault::CachedSize { .. } => "cachedSize",
             Fault::Delete { .. } => "delete",
             Fault::Recreate { .. } => "recreate",
             Fault::ShrinkBack { .. } => "shrinkBack",
@@ -56,6 +60,7 @@ impl fmt::Display for Fault {
             Fault::Pause { process, lasts } => write!(f, "pause {process} for {lasts}"),
             Fault::RefuseCall { code } => write!(f, "answer {code} without the driver"),
             Fault::DelayCall { by } => write!(f, "delay the call by {by}"),
+            Fault::ReorderCall { by } => write!(f, "let others overtake the call for {by}"),
             Fault::DuplicateCall {} => f.write_str("double the call"),
             Fault::LoseAnswer {} => f.write_str("lose the answer"),
             Fault::DelayAnswer { by } => write!(f, "delay the answer by {by}"),
@@ -80,10 +85,16 @@ impl fmt::Display for Fault {
             }
             Fault::Partition { node, lasts } => write!(f, "cut {node} off from the API server for {lasts}"),
             Fault::OutOfService { node } => write!(f, "let {node} die and be tainted out-of-service"),
+            Fault::RemoveNode { node, back: None } => write!(f, "take {node} out of the cluster"),
+            Fault::RemoveNode { node, back: Some(back) } => {
+                write!(f, "take {node} out of the cluster, and back after {back}")
+            }
             Fault::StorageAway { lasts } => write!(f, "take the management of the storage away for {lasts}"),
             Fault::StorageFull { lasts } => write!(f, "leave the storage without room for {lasts}"),
             Fault::SlowStorage { by, lasts } => write!(f, "slow the storage down by {by} for {lasts}"),
             Fault::StaleLists { lasts } => write!(f, "let the storage list what it had, for {lasts}"),
+            Fault::StaleLink { node, lasts } => write!(f, "let links of devices of {node} stay behind for {lasts}"),
+            Fault::CachedSize { node, lasts } => write!(f, "let {node} keep sizes of devices for {lasts}"),
             Fault::Delete { object } => write!(f, "let the user delete {object}"),
             Fault::Recreate { object } => write!(f, "let the user delete {object} and create it again"),
             Fault::ShrinkBack { object } => {

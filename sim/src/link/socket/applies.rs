@@ -312,7 +312,9 @@ impl Case<'_> {
                 }
                 Step::Strike(strike) => match (&strike.fault, strike.fault.node()) {
                     (Fault::Crash { process, .. } | Fault::Restart { process }, _) => self.ends(process),
-                    (Fault::OutOfService { .. }, Some(node)) => self.ends(&Process::node(node)),
+                    (Fault::OutOfService { .. } | Fault::RemoveNode { .. }, Some(node)) => {
+                        self.ends(&Process::node(node))
+                    }
                     _ => {}
                 },
                 Step::Expect(expected) if expected.iter().any(|one| matches!(one, Expectation::Data(_))) => {

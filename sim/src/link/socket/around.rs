@@ -114,7 +114,7 @@ impl Elsewhere for Around {
     fn can(&self, fault: &Fault) -> bool {
         match fault {
             Fault::Crash { process, .. } | Fault::Restart { process } => self.run.outside().can_end(process.role),
-            Fault::OutOfService { .. } => self.run.outside().can_end(Role::Node),
+            Fault::OutOfService { .. } | Fault::RemoveNode { .. } => self.run.outside().can_end(Role::Node),
             fault => self.run.outside().knows(fault),
         }
     }
