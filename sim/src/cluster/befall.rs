@@ -40,41 +40,13 @@ impl Cluster {
                 self.act_later(REPAIRED, Act::Untaint(node.clone()));
             }
             Fault::RemoveNode { node, back } => self.remove_node(node, back.map(|back| back.get())),
-            Fault::StorageAway { lasts } => {
-                self.storages()
-                    .iter()
-                    .for_each(|(_, storage)| storage.set_reachable(false));
-                self.act_later(lasts.get(), Act::StorageBack);
-            }
-            Fault::StorageFull { lasts } => {
-                self.storages().iter().for_each(|(_, storage)| storage.set_full(true));
-                self.act_later(lasts.get(), Act::StorageHasRoom);
-            }
-            Fault::StaleLists { lasts } => {
-                self.storages()
-                    .iter()
-                    .for_each(|(_, storage)| storage.set_lagging(true));
-                self.act_later(lasts.get(), Act::ListsCatchUp);
+            Fault::StorageAway { .. } | Fault::StorageFull { .. } | Fault::StaleLists { .. } => {
+                self.befall_storage(fault);
             }
             Fault::SlowStorage { by, lasts } => self.desk.slow(self.now() + lasts.get(), by.get()),
             Fault::SkewClock { process, by, back } => self.desk.skew(&process.to_string(), by.get(), *back),
-            Fault::FailDevices { node, lasts } => {
-                if let Some(machine) = self.machine(node) {
-                    machine.fail_devices(true);
-                }
-                self.act_later(lasts.get(), Act::DevicesWork(node.clone()));
-            }
-            Fault::StaleLink { node, lasts } => {
-                if let Some(machine) = self.machine(node) {
-                    machine.let_links_stay_behind(true);
-                }
-                self.act_later(lasts.get(), Act::LinksTurn(node.clone()));
-            }
-            Fault::CachedSize { node, lasts } => {
-                if let Some(machine) = self.machine(node) {
-                    machine.let_sizes_stay_behind(true);
-                }
-                self.act_later(lasts.get(), Act::SizesShow(node.clone()));
+            Fault::FailDevices { .. } | Fault::StaleLink { .. } | Fault::CachedSize { .. } => {
+                self.befall_devices(fault);
             }
             Fault::Delete { object } => self.user_deletes(object),
             Fault::Recreate { object } => self.user_recreates(object),
@@ -93,6 +65,51 @@ impl Cluster {
             | Fault::FailOperation { .. }
             | Fault::PretendFailure { .. }
             | Fault::SlowOperation { .. } => {}
+        }
+    }
+
+    /// What befalls the storage systems.
+    fn befall_storage(&mut self, fault: &Fault) {
+        match fault {
+            Fault::StorageAway { lasts } => {
+                self.storages()
+                    .iter()
+                    .for_each(|(_, storage)| storage.set_reachable(false));
+                self.act_later(lasts.get(), Act::StorageBack);
+            }
+            Fault::StorageFull { lasts } => {
+                self.storages().iter().for_each(|(_, storage)| storage.set_full(true));
+                self.act_later(lasts.get(), Act::StorageHasRoom);
+            }
+            Fault::StaleLists { lasts } => {
+                self.storages()
+                    .iter()
+                    .for_each(|(_, storage)| storage.set_lagging(true));
+                self.act_later(lasts.get(), Act::ListsCatchUp);
+            }
+            _ => {}
+        }
+    }
+
+    /// What befalls the devices of a node.
+    fn befall_devices(&mut self, fault: &Fault) {
+        let Some(machine) = fault.node().and_then(|node| self.machine(node)) else {
+            return;
+        };
+        match fault {
+            Fault::FailDevices { node, lasts } => {
+                machine.fail_devices(true);
+                self.act_later(lasts.get(), Act::DevicesWork(node.clone()));
+            }
+            Fault::StaleLink { node, lasts } => {
+                machine.let_links_stay_behind(true);
+                self.act_later(lasts.get(), Act::LinksTurn(node.clone()));
+            }
+            Fault::CachedSize { node, lasts } => {
+                machine.let_sizes_stay_behind(true);
+                self.act_later(lasts.get(), Act::SizesShow(node.clone()));
+            }
+            _ => {}
         }
     }
 
