@@ -13,7 +13,7 @@ use crate::runtime::Time;
 use super::super::pods::PodError;
 use super::super::turns::{Fence, Loss};
 use super::Machine;
-use super::{RW, STAGING, host, path, publish_path, refusal, tank, write};
+use super::{RW, SIZE, STAGING, fs, host, path, publish_path, refusal, tank, write};
 
 #[test]
 fn a_node_crash_empties_mounts_devices_and_containers_and_keeps_the_tree() {
@@ -123,5 +123,39 @@ fn a_node_cut_off_writes_nothing_more_and_can_still_clean_up() {
             .await
             .expect("nothing uses the dead device any more");
         tank.host.detach(&v).await.unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_fails_spoils_the_mount_and_nothing_that_was_synced() {
+    block_on(async {
+        let tank = tank();
+        let device = tank.published("v").await;
+        let target = publish_path("p");
+        write(&tank.machine, "p", &target, 0, 2, 1).unwrap();
+        tank.machine.pod_sync("p", &target).unwrap();
+        write(&tank.machine, "p", &target, 2, 1, 3).unwrap();
+        tank.machine.fail_devices(true);
+        let written = write(&tank.machine, "p", &target, 3, 1, 4).unwrap();
+        assert_eq!(written.stopped, Some(PodError::Io));
+        assert_eq!(tank.machine.pod_read("p", &target).unwrap_err(), PodError::Io);
+        let later = tank.attached("w", SIZE).await;
+        assert_eq!(refusal(tank.host.probe(&later).await), HostErrorKind::Io);
+        assert_eq!(
+            refusal(tank.host.mkfs(&later, &fs(FsKind::Ext4)).await),
+            HostErrorKind::Io
+        );
+        tank.machine.fail_devices(false);
+        assert_eq!(
+            tank.machine.pod_sync("p", &target),
+            Err(PodError::ReadOnly),
+            "until it is mounted anew"
+        );
+        tank.stop("p");
+        tank.host.unmount(&path(&target)).await.unwrap();
+        tank.host.unmount(&path(STAGING)).await.unwrap();
+        assert_eq!(tank.on_device("v"), 2, "what was not synced is lost");
+        assert_eq!(tank.host.fsck(&device, FsKind::Ext4).await.unwrap(), Fsck::Repaired);
+        tank.mount(&device, FsKind::Ext4, STAGING, RW).await.unwrap();
     });
 }
