@@ -40,3 +40,29 @@ fn the_trace_in_the_readme_is_the_trace_of_its_command() {
         );
     }
 }
+
+#[test]
+fn every_bug_that_a_driver_must_survive_has_a_scenario_or_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(root.join("docs/bugs.md")).expect("the page is there");
+    let mut ids = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| K") || line.starts_with("| S")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [id, _, _, last] = cells[..] else {
+            panic!("a row of four cells: {row}")
+        };
+        ids.push(id.to_owned());
+        if let Some(name) = last.strip_prefix('`') {
+            let file = root.join(format!("scenarios/{}.yaml", name.trim_end_matches('`')));
+            assert!(file.is_file(), "{id}: there is no {}", file.display());
+        }
+    }
+    ids.sort();
+    let of = |letter: char, numbers: &[std::ops::RangeInclusive<u8>]| -> Vec<String> {
+        let numbers = numbers.iter().cloned().flatten();
+        numbers.map(|number| format!("{letter}{number:02}")).collect()
+    };
+    let mut expected = of('K', &[1..=15, 20..=27, 30..=32]);
+    expected.extend(of('S', &[1..=11, 20..=25, 30..=33]));
+    assert_eq!(ids, expected);
+}

@@ -29,7 +29,7 @@ fn the_library_holds_around_the_reference_driver_with_memory() {
     let profile = place.profile(&driver, "memory", MEMORY, &[]);
     let run = || wavetank(&["run", "scenarios", "--driver", &profile, "--digest"]);
     let (first, second) = (run(), run());
-    nothing_fails(&first, 40);
+    nothing_fails(&first, 44);
     assert!(
         text(&first).contains("not applicable to this driver"),
         "{}",
@@ -46,7 +46,7 @@ fn the_library_holds_around_the_reference_driver_with_loop_devices() {
     let place = Place::new();
     let profile = place.profile(&driver, "loop", XFS.0, XFS.1);
     let (played, mark) = marked(&["run", "--driver", &profile, "scenarios"]);
-    nothing_fails(&played, 69);
+    nothing_fails(&played, 75);
     assert_eq!(loops_with(&mark), Vec::<String>::new(), "loop devices are left over");
 }
 
