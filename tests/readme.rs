@@ -46,7 +46,10 @@ fn every_bug_that_a_driver_must_survive_has_a_scenario_or_a_reason() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = std::fs::read_to_string(root.join("docs/bugs.md")).expect("the page is there");
     let mut ids = Vec::new();
-    for row in page.lines().filter(|line| line.starts_with("| K") || line.starts_with("| S")) {
+    for row in page
+        .lines()
+        .filter(|line| line.starts_with("| K") || line.starts_with("| S"))
+    {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         let [id, _, _, last] = cells[..] else {
             panic!("a row of four cells: {row}")
