@@ -78,7 +78,7 @@ fn a_token_repeats_a_storm_in_another_process() {
         "--mutant",
         BUG,
         "--seeds",
-        "60",
+        "110",
         "--strategy",
         "single",
         "--keep-going",
@@ -122,7 +122,7 @@ fn a_violation_becomes_a_replay_file_that_shows_it_again() {
         "--mutant",
         BUG,
         "--seeds",
-        "60",
+        "110",
         "--strategy",
         "single",
         "--keep-going",
@@ -252,14 +252,14 @@ fn a_budget_of_time_counts_shrinking_and_nothing_found_is_lost() {
         "device-left-on-unstage",
         "--keep-going",
         "--shrink",
-        "1000000",
+        "100000",
         "--time",
         "4s",
         "--out",
         out.to_str().expect("text"),
     ];
     let ran = wavetank(&args);
-    assert_eq!(ran.status, Some(2), "{}{}", ran.out, ran.err);
+    assert_eq!(ran.status, Some(3), "{}{}", ran.out, ran.err);
     assert!(ran.out.contains("there was no time to shrink it"), "{}", ran.out);
     let report: Json =
         serde_json::from_str(&fs::read_to_string(out.join("report.json")).expect("the report is written"))

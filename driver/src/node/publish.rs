@@ -197,12 +197,8 @@ async fn grant(core: Arc<Core>, mut wanted: Wanted) -> Result<(), Status> {
     }
     // What was granted before is not taken back by an error.
     let open = |status| if is_repeat { refuse::open(status) } else { status };
-    if !is_repeat && let Some(staged) = core.staged(volume) {
-        // Kubelet publishes without staging for a pod that comes right after one whose volume was detached behind kubelet's back (kubernetes #119273):
-        // a target on a dead device is none.
-        core.bury(volume, &staged).await?;
-    }
-    let staged = find_staged(&core, volume, staging, record).await.map_err(open)?;
+    let staged = find_staged(&core, volume, staging, record, is_repeat);
+    let staged = staged.await.map_err(open)?;
     if let Some(staged) = staged.as_ref().filter(|_| is_repeat) {
         if staged.ephemeral && core.has(Quirk::EphemeralRepublishForgets) {
             return core.put_target(target, None).await;
@@ -308,6 +304,7 @@ async fn find_staged(
     volume: &VolumeId,
     staging: &Staging,
     wanted: &TargetRecord,
+    is_repeat: bool,
 ) -> Result<Option<StagedRecord>, Status> {
     let staged = match (staging, core.staged(volume)) {
         (Staging::Private { .. }, None) => return Ok(None),
@@ -319,6 +316,11 @@ async fn find_staged(
             )));
         }
     };
+    if !is_repeat {
+        // Kubelet publishes without staging for a pod that comes right after one whose volume was detached behind kubelet's back (kubernetes #119273):
+        // a target on a dead device is none.
+        core.bury(volume, &staged).await?;
+    }
     if !core.is_up(volume, &staged).await? {
         let (Staging::Public { reach, .. } | Staging::Private { reach, .. }) = staging;
         core.bring_up(volume, &staged, reach).await?;
