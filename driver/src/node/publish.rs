@@ -39,7 +39,7 @@ struct Wanted {
 /// Where the volume is, or will be, staged.
 enum Staging {
     /// By `NodeStageVolume`, at this path.
-    Public { path: HostPath, reach: Reach },
+    Public(HostPath),
     /// By the driver itself, at the path in the record.
     Private {
         record: Box<StagedRecord>,
@@ -81,10 +81,7 @@ fn parse(core: &Core, wire: csi::NodePublishVolumeRequest) -> Result<Wanted, Sta
                 "staging_target_path is required: this driver stages volumes",
             ));
         }
-        Staging::Public {
-            path: check::path(config, "staging_target_path", &wire.staging_target_path)?,
-            reach: Reach::new(wire.publish_context, &wire.secrets),
-        }
+        Staging::Public(check::path(config, "staging_target_path", &wire.staging_target_path)?)
     } else {
         let access = access(&capability, &wire.publish_context);
         Staging::Private {
@@ -197,8 +194,7 @@ async fn grant(core: Arc<Core>, mut wanted: Wanted) -> Result<(), Status> {
     }
     // What was granted before is not taken back by an error.
     let open = |status| if is_repeat { refuse::open(status) } else { status };
-    let staged = find_staged(&core, volume, staging, record, is_repeat);
-    let staged = staged.await.map_err(open)?;
+    let staged = find_staged(&core, volume, staging, record).await.map_err(open)?;
     if let Some(staged) = staged.as_ref().filter(|_| is_repeat) {
         if staged.ephemeral && core.has(Quirk::EphemeralRepublishForgets) {
             return core.put_target(target, None).await;
@@ -298,33 +294,36 @@ fn refuse_second_target(
     })
 }
 
-/// The staged volume that the target will show, made true again should the machine have lost it; `None` if the driver must stage it itself first.
+/// The staged volume that the target will show; `None` if the driver must stage it itself first.
 async fn find_staged(
     core: &Core,
     volume: &VolumeId,
     staging: &Staging,
     wanted: &TargetRecord,
-    is_repeat: bool,
 ) -> Result<Option<StagedRecord>, Status> {
-    let staged = match (staging, core.staged(volume)) {
+    let staged = core.staged(volume);
+    let staged = match (staging, staged) {
         (Staging::Private { .. }, None) => return Ok(None),
-        (Staging::Private { .. }, Some(staged)) => staged,
-        (Staging::Public { path, .. }, Some(staged)) if staged.path == *path && !staged.private => staged,
-        (Staging::Public { path, .. }, _) => {
+        (Staging::Private { reach, .. }, Some(staged)) => {
+            if !core.is_up(volume, &staged).await? {
+                core.bring_up(volume, &staged, reach).await?;
+            }
+            staged
+        }
+        (Staging::Public(path), Some(staged)) if staged.path == *path && !staged.private => {
+            if !core.is_up(volume, &staged).await? {
+                return Err(Status::failed_precondition(
+                    "the volume is not mounted at the staging path any more",
+                ));
+            }
+            staged
+        }
+        (Staging::Public(path), _) => {
             return Err(Status::failed_precondition(format!(
                 "volume {volume} is not staged at {path}"
             )));
         }
     };
-    if !is_repeat {
-        // Kubelet publishes without staging for a pod that comes right after one whose volume was detached behind kubelet's back (kubernetes #119273):
-        // a target on a dead device is none.
-        core.bury(volume, &staged).await?;
-    }
-    if !core.is_up(volume, &staged).await? {
-        let (Staging::Public { reach, .. } | Staging::Private { reach, .. }) = staging;
-        core.bring_up(volume, &staged, reach).await?;
-    }
     fits(&staged, wanted)?;
     Ok(Some(staged))
 }
@@ -411,7 +410,7 @@ async fn make_visible(core: &Core, wanted: &Wanted, staged: Option<&StagedRecord
                 ..StagedRecord::clone(record)
             }
         }
-        (None, Staging::Public { .. }) => return Err(Status::failed_precondition("the volume is not staged")),
+        (None, Staging::Public(_)) => return Err(Status::failed_precondition("the volume is not staged")),
     };
     let failed = |error: &_| refuse::host("publishing the volume", error);
     let host = core.host();

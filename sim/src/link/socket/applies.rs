@@ -172,6 +172,7 @@ impl Case<'_> {
                 .is_some_and(|process| silent(process, &crash.down)),
             Step::Strike(strike) => {
                 matches!(&strike.fault, Fault::Crash { process, down } if silent(process, down))
+                    || matches!(&strike.fault, Fault::Partition { lasts, .. } if lasts.get() >= PATIENCE)
             }
             _ => false,
         });
